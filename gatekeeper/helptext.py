@@ -1,0 +1,45 @@
+"""The text of --help."""
+
+HELP = """\
+Usage: gatekeeper [OPTIONS] [--] CMD [ARG...]
+Run CMD under a lease of this machine's resources, waiting for it if need be.
+Without any amount CMD gets the share that the administrator configured.
+
+What CMD needs:
+  --ram SIZE         memory: 512M, 4G, 1.5T (powers of 1024), 4GB (10^9)
+  --cpu N            processors
+  --res NAME=AMOUNT  any other resource of this machine; may be repeated
+  --exclusive        the whole machine
+
+How it waits:
+  --nonblock         do not wait: exit 75 when it cannot start at once
+  --wait DURATION    wait so long at most, then exit 75
+  --priority N       higher goes first (default 0)
+  --time DURATION    expected length; short jobs may pass others
+  --label TEXT       a name for the lease, for you
+  --reason TEXT      what it is for, for the others
+  --quiet            say nothing while waiting, and nothing without a daemon
+
+How it runs:
+  --timeout DURATION end CMD after so long: SIGINT, 30 s later SIGKILL; exit 124
+  --reclaimable      CMD may be asked to give it back to one of higher priority
+  --stay             stay as the parent of CMD instead of becoming CMD
+
+Where the daemon is:
+  --socket PATH      its socket (default: $HOLDINGPEN_SOCKET, /run, yours)
+  --require          no daemon: do not run CMD, exit 69
+  --start            no daemon: start a private one, which ends when idle
+
+  --help             show this text
+  --version          show the version
+
+DURATION is 45s, 30m, 1h30m, 0.5h, 1d or 1w.  Ctrl-C leaves the line.
+CMD finds its lease in HOLDINGPEN_LEASE, and the descriptor that holds it in
+HOLDINGPEN_FD: when the last copy of it is closed, the lease ends.
+
+Exit status: CMD's own, or
+   69  no daemon, and --require        125  gatekeeper failed, or wrong usage
+   75  not available now               126  CMD cannot be executed
+   77  not permitted                   127  CMD was not found
+  124  --timeout was reached
+"""

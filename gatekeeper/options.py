@@ -1,0 +1,228 @@
+"""Words to `Options`: what gatekeeper is asked to do, and for which program.
+
+Pure.  Options end at `--` or at the first word that is none, as with env(1) and
+timeout(1), so that CMD's own options need no quoting.  `--opt VALUE` and
+`--opt=VALUE` are the same; there are no abbreviations, which a later option could
+make ambiguous.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from holdingpen.errors import LocalMistake
+
+#: As in the protocol (holdingpen/wire/messages.py, which costs too much to import).
+TEXT_MAX = 256
+AMOUNTS_MAX = 64
+#: Priorities travel as 64-bit integers; nobody needs more digits than these.
+PRIORITY_MAX = 1_000_000_000
+
+#: Options without a value, and the attribute each sets.
+FLAGS = {
+    "--exclusive": "exclusive",
+    "--reclaimable": "reclaimable",
+    "--nonblock": "nonblock",
+    "--require": "require",
+    "--start": "start",
+    "--stay": "stay",
+    "--quiet": "quiet",
+    "--help": "help",
+    "--version": "version",
+}
+
+#: Options with a value, and the accepted form.
+VALUES = {
+    "--ram": "a size such as 8G",
+    "--cpu": "a whole number",
+    "--res": "NAME=AMOUNT, such as licence=3",
+    "--priority": "a whole number, higher goes first",
+    "--label": f"a text of at most {TEXT_MAX} characters",
+    "--reason": f"a text of at most {TEXT_MAX} characters",
+    "--wait": "a duration such as 30m",
+    "--time": "a duration such as 1h30m",
+    "--timeout": "a duration such as 1h30m",
+    "--socket": "the path of the daemon's socket",
+}
+
+
+class Options:
+    """What was asked for.  The values below stand for options not given."""
+
+    exclusive = False
+    reclaimable = False
+    nonblock = False
+    require = False
+    start = False
+    stay = False
+    quiet = False
+    help = False
+    version = False
+    priority = 0
+    label = ""
+    reason = ""
+    #: Longest stay in the line, seconds.
+    wait_s: float | None = None
+    #: Expected length, seconds.
+    length_s: float | None = None
+    #: When CMD is ended, in seconds after its start.
+    timeout_s: float | None = None
+    socket: str | None = None
+
+    def __init__(self) -> None:
+        #: Resource to bytes or units, each > 0; empty: the configured share.
+        self.amounts: dict[str, int] = {}
+        #: CMD and its arguments.
+        self.command: list[str] = []
+
+    @property
+    def parent(self) -> bool:
+        """Whether gatekeeper must stay as CMD's parent."""
+        return self.stay or self.reclaimable or self.timeout_s is not None
+
+
+def parse(words: list[str]) -> Options:
+    """Read the words of the command line, without the name of the program.
+
+    `--help` and `--version` end the reading where they stand.
+
+    Raises:
+        LocalMistake: for wrong usage; it names the option and the accepted form.
+    """
+    options = Options()
+    seen = set()
+    at = 0
+    while at < len(words) and words[at].startswith("-") and words[at] != "-":
+        word = words[at]
+        at += 1
+        if word == "--":
+            break
+        name, equals, value = word.partition("=")
+        if name in FLAGS:
+            if equals:
+                raise _mistake(f"{name} takes no value: write {name} alone.")
+            setattr(options, FLAGS[name], True)
+            if options.help or options.version:
+                return options
+            continue
+        if name not in VALUES:
+            raise _mistake(f"there is no option {name}.")
+        if not equals:
+            if at == len(words):
+                raise _mistake(f"{name} lacks its value: {VALUES[name]}.")
+            value = words[at]
+            at += 1
+        if name in seen and name != "--res":
+            raise _mistake(f"{name} is given twice: give it once.")
+        seen.add(name)
+        _take(options, name, value)
+    options.command = words[at:]
+    _check(options)
+    return options
+
+
+def _take(options: Options, name: str, value: str) -> None:
+    try:
+        if name in ("--ram", "--cpu"):
+            _add(options, name, name[2:], value)
+        elif name == "--res":
+            _add_named(options, value)
+        elif name == "--priority":
+            options.priority = _priority(value)
+        elif name == "--label":
+            options.label = _text(name, value)
+        elif name == "--reason":
+            options.reason = _text(name, value)
+        elif name == "--socket":
+            options.socket = _path(value)
+        else:
+            _set_duration(options, name, value)
+    except ValueError as why:
+        # a BadWord says what is accepted, but not for which option
+        raise _mistake(f"{name}: {why}") from None
+
+
+def _add(options: Options, name: str, resource: str, value: str) -> None:
+    from holdingpen.amounts import parse_amount
+
+    if resource in options.amounts:
+        raise _mistake(f"{name}: {resource} is given twice: give it once.")
+    amount = parse_amount(resource, value)
+    if amount == 0:
+        raise _mistake(
+            f"{name}: {value!r} is nothing: ask for more than 0, or leave it out."
+        )
+    options.amounts[resource] = amount
+    if len(options.amounts) > AMOUNTS_MAX:
+        raise _mistake(f"{name}: more than {AMOUNTS_MAX} resources in one request.")
+
+
+def _add_named(options: Options, value: str) -> None:
+    resource, equals, amount = value.partition("=")
+    # the name travels in the protocol, which is UTF-8, and is printed in tables
+    fit = resource.isprintable() and not any(map(str.isspace, resource))
+    if not equals or not resource or not fit or len(resource) > TEXT_MAX:
+        raise _mistake(f"--res {value!r} is not understood: {VALUES['--res']}.")
+    if resource == "machine":
+        raise _mistake("--res machine: write --exclusive for the whole machine.")
+    _add(options, "--res", resource, amount)
+
+
+def _priority(value: str) -> int:
+    digits = value[1:] if value[:1] in ("-", "+") else value
+    # isdigit alone would let in other scripts' digits, and int() a page of nines
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 10:
+        raise _mistake(
+            f"--priority {value!r} is not understood: {VALUES['--priority']}."
+        )
+    priority = int(value)
+    if abs(priority) > PRIORITY_MAX:
+        raise _mistake(
+            f"--priority {priority} is out of range: at most {PRIORITY_MAX}."
+        )
+    return priority
+
+
+def _text(name: str, value: str) -> str:
+    if len(value) > TEXT_MAX:
+        raise _mistake(
+            f"{name} has {len(value)} characters; at most {TEXT_MAX} are accepted."
+        )
+    return value
+
+
+def _path(value: str) -> str:
+    if not value:
+        raise _mistake(f"--socket is empty: give {VALUES['--socket']}.")
+    return value
+
+
+def _set_duration(options: Options, name: str, value: str) -> None:
+    from holdingpen.durations import parse_duration
+
+    seconds = parse_duration(value)
+    if name == "--wait":
+        options.wait_s = seconds
+    elif name == "--time":
+        options.length_s = seconds
+    else:
+        options.timeout_s = seconds
+
+
+def _check(options: Options) -> None:
+    if options.nonblock:
+        if options.wait_s is not None:
+            raise _mistake(
+                "--nonblock (do not wait) and --wait (wait so long) contradict each "
+                "other: give one."
+            )
+        options.wait_s = 0.0
+    if options.exclusive:
+        options.amounts["machine"] = 1
+    if not options.command:
+        raise _mistake("there is no CMD to run: gatekeeper [OPTIONS] [--] CMD.")
+
+
+def _mistake(message: str) -> "LocalMistake":
+    # errors are imported when there is one
+    from holdingpen.errors import LocalMistake
+
+    return LocalMistake(message)

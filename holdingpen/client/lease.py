@@ -1,0 +1,183 @@
+"""A lease for plain blocking programs, with threads or without."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import threading
+import time
+from collections.abc import Callable
+from math import ceil, inf
+from typing import TYPE_CHECKING, TypeVar
+
+from holdingpen.client.dialogue import OVER
+from holdingpen.client.finding import dial
+from holdingpen.client.held import Held
+from holdingpen.client.terms import Amount, Terms, read_amounts
+from holdingpen.errors import HoldingPenError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_Found = TypeVar("_Found")
+
+#: Longest single wait in seconds: what poll(2) takes as milliseconds in an int.
+_POLL_MAX_S = 2**31 // 1000 - 1
+
+
+class Lease(Held):
+    """A lease this program holds; leaving its `with` block gives it back.
+
+        >>> import holdingpen
+        >>> with holdingpen.lease(ram="8G", reclaimable=True) as lease:
+        ...     lease.amounts
+        ...     lease.shrink(ram="2G")
+        ...     lease.amounts
+        {'ram': 8589934592}
+        {'ram': 6442450944}
+        >>> lease.ended
+        'released'
+
+    Threads may share it.  So do children made by `fork`: the lease lasts until all
+    copies of its descriptor are closed, or one of them calls `release`.  A child may
+    call `release`, `close` and `fileno` only; leaving the `with` block in a child
+    closes its copy.
+    """
+
+    def __init__(self, terms: Terms) -> None:
+        """Prepare to ask; programs call `holdingpen.lease` instead."""
+        super().__init__(terms)
+        #: Guards the dialogue; notified when something was heard.
+        self._changed = threading.Condition()
+        #: The thread that waits for bytes, with the lock open; None: nobody.
+        self._reader: int | None = None
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._forked:
+            self.close()
+        elif kind is None:
+            self.release()
+        else:
+            # Who is interrupted does not want to wait for a daemon.
+            self._leave()
+
+    def acquire(self) -> None:
+        """Ask for it and wait until it is granted; `holdingpen.lease` calls this.
+
+        However it is left but by a grant, the connection is closed then.
+        """
+        try:
+            self._sock, place = dial(self._terms.socket)
+            self._say(self._dialogue.opening(place, time.monotonic()))
+            self._until(self._answered, inf)
+            self.granted = time.time()
+        except BaseException:
+            self._leave()
+            raise
+
+    def release(self) -> None:
+        """Give it back, and wait until the daemon has said so.
+
+        It is over then for all who share it.  A second call does nothing; neither
+        does one after the daemon is gone.  In a child made by `fork` it does not wait.
+        """
+        if self._forked:
+            self._leave()
+            return
+        try:
+            with self._changed:
+                number, request = self._dialogue.release(time.monotonic())
+                self._say(request)
+            with contextlib.suppress(HoldingPenError):
+                self._until(lambda: self._is_released(number), inf)
+        finally:
+            self.close()
+
+    def shrink(self, **amounts: Amount) -> None:
+        """Give a part back and keep the rest.
+
+        `lease.shrink(ram="2G")` gives 2 GiB back.
+
+        Args:
+            amounts: resource to what is given back: bytes or units, or words for
+                them.  Free the memory first: the daemon measures it.
+
+        Raises:
+            Refusal: `bad-amount`, when it holds no more than that; `ended`.
+            Unavailable: when the daemon is gone or does not answer.
+            LocalMistake: in a child made by `fork`, or for what is no amount.
+        """
+        self._must_be_ours("shrink()")
+        less = read_amounts(amounts)
+        with self._changed:
+            number, request = self._dialogue.shrink(less, time.monotonic())
+            self._say(request)
+        self._until(lambda: self._dialogue.answer(number), inf)
+
+    def wait_reclaim(self, timeout: float | None = None) -> bool:
+        """Wait until somebody needs it back; only if it is `reclaimable`.
+
+        Args:
+            timeout: longest wait in seconds; None: for ever.
+
+        Returns:
+            True when it is asked back, or is over (see `ended`); False when the time
+            is.
+
+        Raises:
+            LocalMistake: in a child made by `fork`.
+        """
+        self._look("wait_reclaim()")
+        limit_s = inf if timeout is None else timeout
+        return bool(self._until(self._is_asked_back, limit_s))
+
+    def _look(self, what: str) -> None:
+        self._must_be_ours(what)
+        with self._changed:
+            if self._reader is None and self._dialogue.state != OVER and self._hear():
+                self._changed.notify_all()
+
+    def _until(
+        self, found: Callable[[], _Found | None], limit_s: float
+    ) -> _Found | None:
+        """Wait until `found` gives something; None: `limit_s` is over.
+
+        One thread waits for bytes; what it hears may be for another, so the others
+        wait for it.
+        """
+        me = threading.get_ident()
+        end_s = time.monotonic() + limit_s
+        while True:
+            with self._changed:
+                now_s = time.monotonic()
+                self._say(self._dialogue.overdue(now_s))
+                result = found()
+                if result is not None or now_s >= end_s:
+                    return result
+                rest_s = min(end_s, self._dialogue.due_s) - now_s
+                rest_s = min(max(0.0, rest_s), _POLL_MAX_S)
+                # It is me after a KeyboardInterrupt just below.
+                if self._reader not in (None, me):
+                    self._changed.wait(rest_s)
+                    continue
+                self._reader = me
+            try:
+                self._poll(rest_s)
+            finally:
+                with self._changed:
+                    self._hear()
+                    self._reader = None
+                    self._changed.notify_all()
+
+    def _poll(self, longest_s: float) -> None:
+        poll = select.poll()
+        poll.register(self.fileno(), select.POLLIN)
+        poll.poll(ceil(longest_s * 1000))

@@ -1,0 +1,1 @@
+"""The core: pure judgments over books, events in, facts and effects out."""

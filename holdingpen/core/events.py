@@ -1,0 +1,149 @@
+"""What can happen: the events the shell puts before the core, in the past tense.
+
+Each carries `at`, because the core reads no clock.  What came of an effect is an
+event too: `DropBallast` is answered by `BallastDropped`, `Measure` by `Measured`.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from holdingpen.core.facts import Ask, Moment, Who
+
+
+class Asked(Struct, frozen=True, gc=False):
+    """A client asked for a lease."""
+
+    at: Moment
+    ask: Ask
+
+
+class Released(Struct, frozen=True, gc=False):
+    """A client gave a lease or a place in the line back, or ordered its end."""
+
+    at: Moment
+    conn: int
+    number: int
+    who: Who
+    lease: int
+
+
+class ShrinkAsked(Struct, frozen=True, gc=False):
+    """A client gave a part of a lease back."""
+
+    at: Moment
+    conn: int
+    number: int
+    who: Who
+    lease: int
+    #: Resource to bytes or units to give back.
+    amounts: dict[str, int]
+
+
+class Gone(Struct, frozen=True, gc=False):
+    """A connection is closed.  Exactly one for each connection."""
+
+    at: Moment
+    conn: int
+
+
+class BallastDropped(Struct, frozen=True, gc=False):
+    """The ballast drawn by a lease has been given to the system."""
+
+    at: Moment
+    lease: int
+    resource: str
+
+
+class BallastTaken(Struct, frozen=True, gc=False):
+    """`amount` of the `asked` bytes have become ballast; less when guarded."""
+
+    at: Moment
+    resource: str
+    asked: int
+    amount: int
+
+
+class Measured(Struct, frozen=True, gc=False):
+    """The machine was measured."""
+
+    at: Moment
+    resource: str
+    #: Bytes a program could get now without pushing others (MemAvailable).
+    available: int
+    #: Ballast bytes really occupied at that moment.
+    ballast: int
+    #: Lease to bytes its processes use; leases not named use nothing.
+    used: dict[int, int]
+    #: Whether `used` was looked up just now; if not, it says nothing of foreign use.
+    fresh: bool = True
+
+
+class Ticked(Struct, frozen=True, gc=False):
+    """Time passed: `Pen.wake_at_s` came, or was near."""
+
+    at: Moment
+
+
+class CapacityAsked(Struct, frozen=True, gc=False):
+    """Somebody said `set`; None: back to the configured capacity."""
+
+    at: Moment
+    conn: int
+    number: int
+    who: Who
+    resource: str
+    capacity: int | None
+
+
+class DrainAsked(Struct, frozen=True, gc=False):
+    """Somebody said `drain` (a reason, maybe empty) or `undrain` (None)."""
+
+    at: Moment
+    conn: int
+    number: int
+    who: Who
+    reason: str | None
+
+
+class Resource(Struct, frozen=True, gc=False):
+    """One resource as the machine and the configuration have it."""
+
+    name: str
+    capacity: int
+    hold: int = 0
+    unit: int = 1
+    measured: bool = False
+
+
+class Configured(Struct, frozen=True):
+    """The configuration was read, at start or on reload."""
+
+    at: Moment
+    resources: tuple[Resource, ...]
+
+
+class Started(Struct, frozen=True):
+    """The daemon is up; of the journal's connections only `conns` still live."""
+
+    at: Moment
+    boot_id: str
+    conns: frozenset[int] = frozenset()
+
+
+Event: TypeAlias = (
+    Asked
+    | Released
+    | ShrinkAsked
+    | Gone
+    | BallastDropped
+    | BallastTaken
+    | Measured
+    | Ticked
+    | CapacityAsked
+    | DrainAsked
+    | Configured
+    | Started
+)

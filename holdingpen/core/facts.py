@@ -1,0 +1,237 @@
+"""What became true: the facts, the only thing the journal keeps.
+
+`Pen.apply(fact)` is the only mutator; live running and replay both go through it.
+A fact says what was decided, never why it was right: the judging lies behind it.
+Perfect participles, in the order in which a lease meets them.
+
+The journal writes each as a msgpack array, tag first (`array_like`), so a field
+may be added only at the end and only with a default, and none may change its type.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+#: The resource of which every lease holds one unit and an exclusive one all.
+MACHINE = "machine"
+
+
+class Moment(Struct, frozen=True, array_like=True, gc=False):
+    """One instant on both clocks (model.md 13)."""
+
+    #: Seconds of CLOCK_BOOTTIME: durations are measured on it, suspend counts.
+    boot_s: float
+    #: Seconds since 1970, for dates and for people.
+    wall_s: float
+
+
+class Who(Struct, frozen=True, array_like=True, gc=False):
+    """Who asks, as the kernel says of the connection (SO_PEERCRED)."""
+
+    uid: int
+    gid: int
+    #: As the daemon's pid namespace sees it; 0 when it cannot.
+    pid: int
+
+
+class Ask(Struct, frozen=True, array_like=True, gc=False):
+    """One request for a lease, just as it was made."""
+
+    #: The number of the connection, never reused.
+    conn: int
+    #: The client's number for this request; grows on each connection.
+    number: int
+    who: Who
+    #: Resource to bytes or units, each > 0; `machine` is there when exclusive.
+    amounts: dict[str, int]
+    #: Higher goes first.
+    priority: int = 0
+    #: Expected length in seconds, which lets it pass others; None: unknown.
+    length_s: float | None = None
+    #: How long it may stand in the line; None: for ever; 0: not at all.
+    wait_s: float | None = None
+    #: Whether the holder gives it back when asked.
+    reclaimable: bool = False
+    label: str = ""
+    reason: str = ""
+    #: The command line as the client gave it: shown, never believed.
+    command: str = ""
+
+
+class Opened(Struct, frozen=True, array_like=True, gc=False, tag=1):
+    """The daemon started and read the journal this far."""
+
+    at: Moment
+    #: /proc/sys/kernel/random/boot_id: tells a restart from a reboot.
+    boot_id: str
+
+
+class Counted(Struct, frozen=True, array_like=True, gc=False, tag=2):
+    """Ids up to these are used up (the end of a snapshot)."""
+
+    lease: int
+    conn: int
+
+
+class ResourceSet(Struct, frozen=True, array_like=True, gc=False, tag=3):
+    """The machine, or its configuration, has this much of a resource."""
+
+    resource: str
+    #: Bytes or units.
+    capacity: int
+    #: Ballast wanted in all, in bytes; 0: none.
+    hold: int = 0
+    #: Ballast comes and goes in multiples of this many bytes.
+    unit: int = 1
+    #: Whether what a lease gives back must be measured free before it is free.
+    measured: bool = False
+
+
+class CapacitySet(Struct, frozen=True, array_like=True, gc=False, tag=4):
+    """Somebody said `holdingpenctl set`; None: back to what ResourceSet says."""
+
+    resource: str
+    capacity: int | None
+    by_uid: int
+
+
+class DrainSet(Struct, frozen=True, array_like=True, gc=False, tag=5):
+    """Nothing new starts (`drain`), or it does again (None: `undrain`)."""
+
+    reason: str | None
+    by_uid: int
+
+
+class Joined(Struct, frozen=True, array_like=True, gc=False, tag=6):
+    """A request joined the line as the lease-to-be `lease`."""
+
+    lease: int
+    at: Moment
+    ask: Ask
+    #: The first few leases that held then what it lacked, for its story.
+    waits_for: list[int] = []
+
+
+class Promised(Struct, frozen=True, array_like=True, gc=False, tag=7):
+    """A lease has its amounts in the books; ballast is being freed for it."""
+
+    lease: int
+    #: Resource to ballast bytes drawn, multiples of the resource's unit.
+    drawn: dict[str, int]
+    #: With `ask` when it never stood in the line.
+    at: Moment
+    ask: Ask | None = None
+
+
+class Granted(Struct, frozen=True, array_like=True, gc=False, tag=8):
+    """The client holds it.  With `ask` when it never stood in the line."""
+
+    lease: int
+    at: Moment
+    ask: Ask | None = None
+
+
+class Ended(Struct, frozen=True, array_like=True, gc=False, tag=9):
+    """A lease, promise or place in the line is over."""
+
+    lease: int
+    at: Moment
+    #: A stable word: see `leases.Why`.
+    why: str
+    #: Who ended it, when that was not its owner.
+    by_uid: int | None = None
+
+
+class Left(Struct, frozen=True, array_like=True, gc=False, tag=10):
+    """A connection without leases was closed."""
+
+    conn: int
+
+
+class Taking(Struct, frozen=True, array_like=True, gc=False, tag=11):
+    """Free bytes were set apart to become ballast."""
+
+    resource: str
+    amount: int
+
+
+class Taken(Struct, frozen=True, array_like=True, gc=False, tag=12):
+    """Of the `asked` bytes set apart, `amount` are ballast now; the rest is free."""
+
+    resource: str
+    asked: int
+    amount: int
+    #: boot_s before which no more is to be tried; 0: at once.
+    not_before_s: float = 0.0
+
+
+class Shed(Struct, frozen=True, array_like=True, gc=False, tag=13):
+    """Ballast given up for nobody: `hold` or the capacity was lowered."""
+
+    resource: str
+    amount: int
+
+
+class Seen(Struct, frozen=True, array_like=True, gc=False, tag=14):
+    """What a measurement showed: what is still settling, and what is foreign."""
+
+    resource: str
+    settling: int
+    foreign: int
+    #: boot_s after which what still settles is foreign; 0: as it was.
+    settle_by_s: float = 0.0
+
+
+class Dropped(Struct, frozen=True, array_like=True, gc=False, tag=15):
+    """Ballast of one resource is freed for a promise that waits for another's."""
+
+    lease: int
+    resource: str
+
+
+class Heard(Struct, frozen=True, array_like=True, gc=False, tag=16):
+    """Requests up to `last` of this connection were answered (in a snapshot)."""
+
+    conn: int
+    last: int
+
+
+class Shrunk(Struct, frozen=True, array_like=True, gc=False, tag=17):
+    """A part of a live lease was given back."""
+
+    lease: int
+    at: Moment
+    #: The request that asked for it, by connection and number: a repetition of it
+    #: is known by that.
+    conn: int
+    number: int
+    #: Resource to bytes or units given back; in a snapshot those of all times.
+    amounts: dict[str, int]
+    #: Resource to ballast bytes that the lease need not hand back any more.
+    undrawn: dict[str, int] = {}
+
+
+Fact: TypeAlias = (
+    Opened
+    | Counted
+    | ResourceSet
+    | CapacitySet
+    | DrainSet
+    | Joined
+    | Promised
+    | Granted
+    | Ended
+    | Left
+    | Taking
+    | Taken
+    | Shed
+    | Seen
+    | Dropped
+    | Heard
+    | Shrunk
+)
+
+#: Facts that can outlive a boot: synced to the disk before anybody is told.
+DURABLE = (CapacitySet, DrainSet)

@@ -1,0 +1,109 @@
+"""One lease: its states, and how it moves between them.
+
+    state      meaning                              booked in the ledger
+    waiting    stands in the line                   nothing (only set aside)
+    promised   chosen; ballast is being freed       leased
+    live       the client holds it                  leased
+    ended      over; kept for its story             nothing (settling for a while)
+
+    fact, state   (none)           waiting    promised   live
+    Joined        waiting
+    Promised      promised         promised
+    Granted       live             live       live
+    Shrunk                                               live
+    Ended                          ended      ended      ended
+
+A lease that needs no ballast goes straight to live; one that need not wait was never
+waiting: then Promised or Granted carries the Ask.  A connection lease ends with its
+connection, by release, or by order; there is no other way out and no way back.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct, field
+
+from holdingpen.core.facts import MACHINE, Ask, Moment
+from holdingpen.core.resources import MACHINE_UNITS
+
+WAITING: Final = "waiting"
+PROMISED: Final = "promised"
+LIVE: Final = "live"
+ENDED: Final = "ended"
+
+
+class Why:
+    """The stable words for why a lease ended."""
+
+    #: The connection was closed: the program ended.
+    GONE: Final = "gone"
+    #: Its own connection gave it back.
+    RELEASED: Final = "released"
+    #: Its owner or an operator ended it from elsewhere.
+    ORDERED: Final = "ordered"
+    #: It stood in the line longer than it wanted.
+    OVERDUE: Final = "wait-over"
+    #: A capacity was lowered below what it wanted in the line.
+    MISFIT: Final = "never-fits"
+    #: The daemon started anew and its connection had not survived.
+    RESTARTED: Final = "daemon-restarted"
+
+
+class Lease(Struct, gc=False):
+    """One lease or lease-to-be.  Only `Pen.apply` changes it."""
+
+    id: int
+    ask: Ask
+    #: Resource to units booked: its `amounts` and its part of `machine`.
+    needs: dict[str, int]
+    state: str
+    asked: Moment
+    granted: Moment | None = None
+    ended: Moment | None = None
+    #: Resource to ballast bytes drawn.
+    drawn: dict[str, int] = field(default_factory=dict)
+    #: Resources whose ballast is still being freed; empty unless promised.
+    dropping: list[str] = field(default_factory=list)
+    #: The first few leases that held what it lacked when it joined the line.
+    waited_for: list[int] = field(default_factory=list)
+    #: One of `Why`, once ended.
+    why: str = ""
+    by_uid: int | None = None
+    #: Resource to units held now: the asked amounts, less what was given back.
+    amounts: dict[str, int] = field(default_factory=dict)
+    #: Connection and number of the last request that gave a part back.
+    shrunk_by: tuple[int, int] = (0, 0)
+
+    @property
+    def known_end_s(self) -> float | None:
+        """boot_s when it will end as far as is known; None: unknown."""
+        if self.granted is None or self.ask.length_s is None:
+            return None
+        return self.granted.boot_s + self.ask.length_s
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether it wants the whole machine for itself."""
+        return MACHINE in self.ask.amounts
+
+    @property
+    def handover(self) -> str:
+        """Which guarantee it got for its memory: so far best-effort, or none."""
+        return "best-effort" if "ram" in self.ask.amounts else "none"
+
+
+class Connection(Struct, gc=False):
+    """What is known of one connection that asked for something."""
+
+    #: The highest request number answered; a lower one is a repetition.
+    last: int = 0
+    #: Request number to lease, while it waits, is promised or lives.
+    leases: dict[int, int] = field(default_factory=dict)
+
+
+def needs_of(ask: Ask) -> dict[str, int]:
+    """What an ask books: its amounts, and one unit of the machine or all of it."""
+    needs = dict(ask.amounts)
+    needs[MACHINE] = MACHINE_UNITS if MACHINE in needs else 1
+    return needs

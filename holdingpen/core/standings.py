@@ -1,0 +1,88 @@
+"""How those who wait stand: place, reason, whom they wait for, when it will be.
+
+For people: a terminal, a status page, a log.  Nothing is decided by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Final
+
+from msgspec import Struct
+
+from holdingpen.core import decisions
+from holdingpen.core.books import Books
+from holdingpen.core.facts import Moment
+
+#: For so many of the line a start is foretold: the cost grows with each.
+TELL_FIRST: Final = 200
+#: How many leases a waiter is told it waits for.
+WAITS_FOR_MAX: Final = 8
+#: Among how many holders, the oldest, those are looked for.
+HOLDERS_LOOKED_AT: Final = 1000
+
+
+class Standing(Struct, frozen=True, gc=False):
+    """How one waiter stands, for his terminal and for status."""
+
+    place: int
+    reason: str
+    waits_for: list[int]
+    #: Seconds since 1970; None: unknown.
+    expected_wall_s: float | None
+
+
+def standings(
+    books: Books, at: Moment, leases: list[int], forecast: bool = True
+) -> dict[int, Standing]:
+    """How these waiters stand.  Costs some ms for a few hundred.
+
+    A start is foretold only for the first TELL_FIRST of the line.
+    """
+    foretold = _foretell(books, at) if forecast and leases else {}
+    known: dict[str, list[int]] = {}
+    standings = {}
+    for lease in leases:
+        start_s = foretold.get(lease)
+        standings[lease] = Standing(
+            books.line.place(lease),
+            decisions.shortage(books.line, lease, books.resources, books.drain),
+            holders(books, books.line.lacking(lease), known),
+            None if start_s is None else at.wall_s + start_s - at.boot_s,
+        )
+    return standings
+
+
+def _foretell(books: Books, at: Moment) -> dict[int, float]:
+    if books.drain is not None:
+        return {}
+    first = (books.leases[lease] for lease in books.line.first(TELL_FIRST))
+    room = {name: x.room - x.over for name, x in books.resources.items()}
+    return decisions.expected_starts(first, room, known_ends(books), at.boot_s)
+
+
+def holders(
+    books: Books, lacking: Iterable[str], known: dict[str, list[int]]
+) -> list[int]:
+    """The first few leases that hold what is lacking, longest first.
+
+    Args:
+        books: the books.
+        lacking: names of resources.
+        known: what was found before for each name; grows.
+    """
+    found: dict[int, None] = {}
+    for name in lacking:
+        if name not in known:
+            some = islice(books.held.values(), HOLDERS_LOOKED_AT)
+            having = (lease.id for lease in some if name in lease.needs)
+            known[name] = list(islice(having, WAITS_FOR_MAX))
+        found.update(dict.fromkeys(known[name]))
+    return list(found)[:WAITS_FOR_MAX]
+
+
+def known_ends(books: Books) -> list[tuple[float, Mapping[str, int]]]:
+    """boot_s and needs of the leases that have a known end, soonest first."""
+    ends = books.known_ends.islice(0, decisions.ENDS_MAX)
+    return [(end_s, books.leases[lease].needs) for end_s, lease in ends]

@@ -1,0 +1,1 @@
+"""The daemon: rooms around one keeper; trio, sockets, threads and signals live here."""

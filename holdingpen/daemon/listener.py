@@ -1,0 +1,135 @@
+"""The socket: where clients come in, and who they are.
+
+The socket appears with its mode and group already set: it is bound under a umask
+that lets nobody in, and opened only then.  Who a client is says the kernel
+(SO_PEERCRED, unix(7)), as it was when the client called connect(2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import os
+import resource
+import socket
+import struct
+from pathlib import Path
+
+from holdingpen.core.facts import Who
+from holdingpen.errors import EXIT_NOT_NOW, BadSettings, LocalMistake, Unavailable
+
+#: Connections that may wait to be accepted; the kernel caps it at somaxconn (4096).
+BACKLOG = 4096
+#: Descriptors kept for everything that is not a connection.
+SPARE_DESCRIPTORS = 64
+
+_UCRED = struct.Struct("iII")
+
+
+class Taken(Unavailable):
+    """Another daemon serves this socket."""
+
+    code = "taken"
+    exit_status = EXIT_NOT_NOW
+
+
+def open_listener(path: Path, mode: int, group: str | None) -> socket.socket:
+    """Bind the socket and listen, non-blocking.
+
+    A socket left behind by a daemon that was killed is replaced.
+
+    Args:
+        path: where; its directory must exist.
+        mode: permission bits of the socket.
+        group: its group; None: the daemon's own.
+
+    Raises:
+        Taken: when a daemon answers there.
+        BadSettings: when the group does not exist.
+        Unavailable: when it cannot be bound.
+    """
+    gid = None if group is None else _group(group)
+    _make_way(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.setblocking(False)
+    before = os.umask(0o777)
+    try:
+        listener.bind(os.fspath(path))
+    except OSError as why:
+        listener.close()
+        raise Unavailable(
+            f"cannot bind the socket {path}: {why.strerror or why}. Its directory must "
+            "exist and be writable; see [daemon] socket."
+        ) from None
+    finally:
+        os.umask(before)
+    try:
+        if gid is not None:
+            os.chown(path, -1, gid)
+        listener.listen(BACKLOG)
+        path.chmod(mode)
+    except OSError as why:
+        listener.close()
+        raise Unavailable(
+            f"cannot open the socket {path} to others: {why.strerror}. "
+            "See [daemon] mode and group."
+        ) from None
+    return listener
+
+
+def _make_way(path: Path) -> None:
+    """Remove a socket nobody listens on."""
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(os.fspath(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except ConnectionRefusedError:
+            pass
+        except OSError as why:
+            if why.errno == errno.ENAMETOOLONG or "too long" in str(why):
+                raise LocalMistake(
+                    f"the socket path {path} is longer than the 107 bytes a unix "
+                    "socket may have. Choose a shorter one."
+                ) from None
+            raise Taken(
+                f"something answers at {path}: {why.strerror or why}."
+            ) from None
+        else:
+            raise Taken(f"another daemon serves {path}; nothing was started.")
+    if not path.is_socket():
+        raise Unavailable(f"{path} is in the way and no socket: move it elsewhere.")
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+
+
+def _group(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise BadSettings(
+            f"[daemon] group: there is no group {name!r}; create it, or leave the key "
+            "out."
+        ) from None
+
+
+def peer(client: socket.socket) -> Who:
+    """Who is at the other end, as the kernel says."""
+    credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, gid = _UCRED.unpack(credentials)
+    return Who(uid, gid, pid)
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit on descriptors to the hard one.
+
+    Returns:
+        How many connections fit.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(1, min(hard, 2**20) - SPARE_DESCRIPTORS)

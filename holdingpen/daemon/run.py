@@ -1,0 +1,323 @@
+"""The daemon: start order, nurseries, signals, the clock.
+
+Start order: configuration, journal (lock and replay), ballast, socket, then READY.
+Whatever is wrong is said before anybody is let in.  There is no stop order: a stop
+is a crash that was asked for, and start-up is the recovery path.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from math import inf
+from pathlib import Path
+
+import trio
+
+from holdingpen import __version__, places
+from holdingpen.amounts import format_size
+from holdingpen.ballast import BallastLike
+from holdingpen.ballast.ram import open_ram_ballast
+from holdingpen.core import effects as do
+from holdingpen.core import events as ev
+from holdingpen.core.facts import Fact, Moment
+from holdingpen.core.pen import Pen
+from holdingpen.daemon import translate
+from holdingpen.daemon.connections import Connections
+from holdingpen.daemon.keeper import Answer, Keeper, Outcome, now
+from holdingpen.daemon.lending import configured, keep_bytes, limits, rules
+from holdingpen.daemon.listener import open_listener, raise_descriptor_limit
+from holdingpen.daemon.options import Options, parse, socket_path, state_path
+from holdingpen.daemon.performer import Performer
+from holdingpen.daemon.settings import Settings, read_settings
+from holdingpen.daemon.systemd import Systemd
+from holdingpen.devices import HostLike
+from holdingpen.devices.host import Host
+from holdingpen.errors import HoldingPenError
+from holdingpen.journal.replay import replay
+from holdingpen.journal.store import Store
+from holdingpen.wire import messages as wire
+
+#: Seconds between two looks at silent clients and at whether to end when idle.
+LOOK_AROUND_S = 1.0
+
+
+class Daemon:
+    """All parts, joined."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: Options,
+        host: HostLike,
+        ballast: BallastLike,
+        clock: Callable[[], Moment] = now,
+    ) -> None:
+        """Join the parts and open the socket; must be called inside trio.
+
+        Args:
+            settings: what the administrator decided.
+            options: what the command line says.
+            host: the machine.
+            ballast: the ballast of `ram`.
+            clock: gives the moment, in any thread; its boot_s must go as trio's
+                clock does.
+
+        Raises:
+            HoldingPenError: when the journal is damaged or taken, or the socket is.
+        """
+        self._options = options
+        self._host = host
+        self._ballast = ballast
+        self._clock = clock
+        self._since = clock()
+        self._settings = settings
+        self._wake_at_s = inf
+        self._timer = trio.CancelScope()
+        self.socket = Path(options.socket or settings.socket or socket_path(options))
+        state = Path(options.state or settings.state or state_path(options))
+        self._journal = Store.open(state, host.boot_id())
+        for note in self._journal.notes:
+            log(note)
+        books = replay(self._journal.batches())
+        self.keeper = Keeper(
+            Pen(books, rules(settings)),
+            self._journal,
+            self._perform,
+            self._watch,
+            clock,
+        )
+        self.keeper.wake = self._set_timer
+        if options.user and not options.socket and not settings.socket:
+            places.make_user_directory()
+        # A client may come from now on, and waits until all is there.
+        self._listener = open_listener(self.socket, settings.mode, settings.group)
+        self._performer = Performer(
+            ballast, host, keep_bytes(settings, host), clock, self._happened
+        )
+        self.connections = Connections(
+            self._listener,
+            limits(settings, raise_descriptor_limit()),
+            books.last_conn + 1,
+            self.keeper.put,
+            self.keeper.turn,
+            clock,
+            self._surroundings,
+        )
+        self.keeper.flush = self.connections.flush
+        self.keeper.put(ev.Started(clock(), host.boot_id()))
+        self.keeper.put(configured(clock(), settings, host))
+        self.keeper.turn()
+
+    async def run(self, systemd: Systemd) -> None:
+        """Serve until told to end by a signal, or until idle long enough.
+
+        Raises:
+            HoldingPenError: when the journal cannot be written, or the books do not
+                balance.
+            Exception: what broke one of the performer's threads.
+        """
+        failure: BaseException | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.connections.serve)
+                nursery.start_soon(self.keeper.sync_forever)
+                nursery.start_soon(self._performer.watch)
+                nursery.start_soon(self._tick)
+                nursery.start_soon(self._look_around, nursery.cancel_scope.cancel)
+                await self._obey(systemd)
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            failure = first_error(group)
+        if failure is not None:
+            raise failure
+
+    async def _obey(self, systemd: Systemd) -> None:
+        """Do what signals say; returns when one says to end."""
+        with trio.open_signal_receiver(
+            signal.SIGTERM, signal.SIGINT, signal.SIGHUP
+        ) as signals:
+            systemd.ready(f"serving {self.socket}")
+            log(
+                f"{__version__} serves {self.socket}; ballast: {self._ballast.kind}, "
+                f"{format_size(self._settings.ram_hold)} wanted"
+            )
+            async for number in signals:
+                if number != signal.SIGHUP:
+                    systemd.stopping()
+                    return
+                systemd.reloading()
+                self._reload()
+                systemd.ready(f"serving {self.socket}")
+
+    def close(self) -> None:
+        """Let go of what the process would let go of anyway; for tests, mostly."""
+        self.socket.unlink(missing_ok=True)
+        self._listener.close()
+        self.connections.close()
+        self._performer.close()
+        self._journal.close()
+        self._ballast.close()
+
+    def _reload(self) -> None:
+        try:
+            settings = read_settings(self._options.config)
+        except HoldingPenError as why:
+            log(f"{why} The configuration in force stays.")
+            return
+        self._settings = settings
+        self.keeper.pen.rules = rules(settings)
+        self._performer.keep_free_bytes = keep_bytes(settings, self._host)
+        most = raise_descriptor_limit()
+        self.connections.limits = limits(settings, most)
+        self._happened(configured(self._clock(), settings, self._host))
+        log(f"read {self._options.config} again")
+
+    # Effects and events.
+
+    def _perform(self, outcome: Outcome) -> None:
+        match outcome:
+            # first, because nearly all are: a class that does not match costs 0.1 us
+            case do.TellGranted() | do.TellReleased():
+                self.connections.send(outcome.conn, translate.reply(outcome))
+            case Answer(conn, message):
+                self.connections.send(conn, message)
+            case do.DropBallast() | do.TakeBallast():
+                self._performer.perform(outcome)
+            case do.Measure():
+                if outcome.fresh:
+                    self._performer.roots = self._roots(outcome.resource)
+                self._performer.perform(outcome)
+            case do.Note(text):
+                log(text)
+            case _:
+                self.connections.send(outcome.conn, translate.reply(outcome))
+
+    def _roots(self, resource: str) -> dict[int, int]:
+        held = self.keeper.pen.books.held.values()
+        return {x.id: x.ask.who.pid for x in held if resource in x.needs}
+
+    def _happened(self, event: ev.Event) -> None:
+        """Something came of an effect, or of the clock."""
+        self.keeper.put(event)
+        self.keeper.turn()
+        self.connections.flush()
+
+    def _watch(self, facts: list[Fact]) -> None:
+        if self._options.verbose or self.connections.watchers:
+            at = self._clock()
+            books = self.keeper.pen.books
+            told = (translate.happened(what, at, books) for what in facts)
+            happened = [one for one in told if one is not None]
+            if self._options.verbose:
+                for one in happened:
+                    log(f"{one.what} {one.lease or ''} {one.facts}")
+            self.connections.show(happened)
+
+    def _surroundings(self) -> translate.Surroundings:
+        troubles = [self._journal.trouble] if self._journal.trouble else []
+        if self._settings.ram_hold and self._ballast.why:
+            troubles.append(self._ballast.why)
+        foreign = [
+            wire.ForeignUser("ram", user.pid, user.uid, user.comm, user.ram_bytes)
+            for user in self._performer.foreign
+        ]
+        return translate.Surroundings(
+            __version__,
+            self._since.wall_s,
+            str(self.socket),
+            self._performer.used,
+            foreign,
+            troubles,
+        )
+
+    # Time.
+
+    def _set_timer(self, wake_at_s: float) -> None:
+        if wake_at_s != self._wake_at_s:
+            self._wake_at_s = wake_at_s
+            ahead_s = wake_at_s - self._clock().boot_s
+            self._timer.deadline = trio.current_time() + ahead_s
+
+    async def _tick(self) -> None:
+        while True:
+            self._timer = trio.CancelScope()
+            self._set_timer_anew()
+            with self._timer:
+                await trio.sleep_forever()
+            self._happened(ev.Ticked(self._clock()))
+
+    def _set_timer_anew(self) -> None:
+        wake_at_s, self._wake_at_s = self._wake_at_s, -inf
+        self._set_timer(max(wake_at_s, self._clock().boot_s))
+
+    async def _look_around(self, end: Callable[[], None]) -> None:
+        while True:
+            await trio.sleep(LOOK_AROUND_S)
+            self.connections.look_around()
+            idle_s = self._options.exit_idle_s
+            quiet_s = self._clock().boot_s - self.connections.idle_since_s
+            if idle_s is None or self.connections or quiet_s < idle_s:
+                continue
+            # Nobody can come in any more; somebody may have just done so, and then
+            # others must find the socket as well.
+            aside = self.socket.with_name(f"{self.socket.name}.ending")
+            with suppress(FileNotFoundError):
+                self.socket.rename(aside)
+            self.connections.wake_up()
+            if not self.connections:
+                aside.unlink(missing_ok=True)
+                log(f"idle for {quiet_s:.0f} s: ending")
+                end()
+                return
+            with suppress(FileNotFoundError):
+                aside.rename(self.socket)
+
+
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first of what went wrong in a nursery; the others came of it.
+
+    A nursery that was only cancelled from outside gives the group itself.
+    """
+    _, errors = group.split(trio.Cancelled)
+    if errors is None:
+        return group
+    first: BaseException = errors
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
+
+
+def log(text: str) -> None:
+    """One line for the administrator."""
+    print(f"holdingpen: {text}", file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the daemon; returns its exit status."""
+    try:
+        options, check = parse(argv)
+        settings = read_settings(options.config)
+        if check:
+            print(f"{options.config}: good")
+            return 0
+        ballast = open_ram_ballast()
+        trio.run(_main, settings, options, ballast)
+    except HoldingPenError as why:
+        log(str(why))
+        return why.exit_status
+    return 0
+
+
+async def _main(settings: Settings, options: Options, ballast: BallastLike) -> None:
+    daemon = Daemon(settings, options, Host(), ballast)
+    # What was replayed lives long: keep the collector from walking it.
+    gc.collect()
+    gc.freeze()
+    try:
+        await daemon.run(Systemd())
+    finally:
+        daemon.close()

@@ -1,0 +1,294 @@
+"""Between the tongue and the mind: wire messages to core events, effects to replies.
+
+The only file that knows both vocabularies.  What a client may say is limited here,
+so that the core sees only numbers that make sense and texts of bounded length.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias, assert_never
+
+from holdingpen.core import effects as do
+from holdingpen.core import events as ev
+from holdingpen.core import facts as fact
+from holdingpen.core.books import Books
+from holdingpen.core.facts import MACHINE, Ask, Fact, Moment, Who
+from holdingpen.core.leases import WAITING, Lease
+from holdingpen.core.pen import Pen
+from holdingpen.core.resources import Ledger
+from holdingpen.core.standings import Standing, standings
+from holdingpen.durations import DURATION_MAX_S
+from holdingpen.errors import Refusal
+from holdingpen.wire import messages as wire
+
+#: Priorities beyond this make no difference to people.
+PRIORITY_MAX = 1_000_000
+#: Leases on one page of status: about 150 KiB, under 2 ms; and characters of text,
+#: which clients choose, before a page ends earlier.
+PAGE = 500
+PAGE_TEXT = 256 * 1024
+
+Tell: TypeAlias = (
+    do.TellGranted
+    | do.TellWaiting
+    | do.TellRefused
+    | do.TellReleased
+    | do.TellShrunk
+    | do.TellEnded
+    | do.TellDone
+)
+
+
+def asked(at: Moment, conn: int, who: Who, request: wire.Acquire) -> ev.Asked:
+    """A request for a lease, as an event.
+
+    Raises:
+        Refusal: `bad-amount` or `bad-request`, when a number or text makes no sense.
+    """
+    problem = _problem(request)
+    if problem:
+        raise Refusal(problem, "bad-request")
+    ask = Ask(
+        conn,
+        request.id,
+        who,
+        request.amounts,
+        request.priority,
+        request.length_s,
+        request.wait_s,
+        request.reclaimable,
+        request.label,
+        request.reason,
+        request.command,
+    )
+    return ev.Asked(at, ask)
+
+
+def _problem(request: wire.Acquire) -> str:
+    if not 0 < request.id < 2**63:
+        return f"request id {request.id}: number requests 1, 2, 3, ..."
+    if len(request.amounts) > wire.AMOUNTS_MAX:
+        return f"{len(request.amounts)} resources; at most {wire.AMOUNTS_MAX} at once."
+    if abs(request.priority) > PRIORITY_MAX:
+        return f"priority {request.priority}: at most {PRIORITY_MAX} either way."
+    if not 0 <= (request.length_s or 0) <= DURATION_MAX_S:
+        return f"length of {request.length_s} s: from 0 s to a hundred years."
+    if not 0 <= (request.wait_s or 0) <= DURATION_MAX_S:
+        return f"wait of {request.wait_s} s: from 0 s to a hundred years."
+    if len(request.label) > wire.TEXT_MAX:
+        return _too_long("label", request.label, wire.TEXT_MAX)
+    if len(request.reason) > wire.TEXT_MAX:
+        return _too_long("reason", request.reason, wire.TEXT_MAX)
+    if len(request.command) > wire.COMMAND_MAX:
+        return _too_long("command", request.command, wire.COMMAND_MAX)
+    return ""
+
+
+def _too_long(what: str, text: str, most: int) -> str:
+    return f"a {what} of {len(text)} characters; at most {most}."
+
+
+def reply(effect: Tell) -> wire.Reply:
+    """What to say to the client."""
+    match effect:
+        case do.TellGranted():
+            return wire.Granted(
+                effect.number, effect.lease, effect.amounts, effect.handover
+            )
+        case do.TellReleased():
+            return wire.Released(effect.number, effect.lease)
+        case do.TellShrunk():
+            return wire.Shrunk(effect.number, effect.lease, effect.amounts)
+        case do.TellWaiting():
+            return wire.Waiting(
+                effect.number,
+                effect.lease,
+                effect.place,
+                effect.reason,
+                effect.waits_for,
+                effect.expected_wall_s,
+            )
+        case do.TellRefused():
+            return wire.Refused(effect.number, effect.code, effect.message)
+        case do.TellEnded():
+            return wire.Ended(effect.lease, effect.why)
+        case do.TellDone():
+            return wire.Done(effect.number)
+        case _:
+            assert_never(effect)
+
+
+class Surroundings(NamedTuple):
+    """What status tells beside the books."""
+
+    version: str
+    since_wall_s: float
+    socket: str
+    #: Lease to bytes its processes used when last looked at.
+    used: dict[int, int]
+    foreign: list[wire.ForeignUser]
+    troubles: list[str]
+
+
+def status(
+    pen: Pen, at: Moment, request: wire.GetStatus, around: Surroundings
+) -> wire.Status:
+    """One page of status."""
+    books = pen.books
+    page: list[Lease] = []
+    more = False
+    text = 0
+    for lease in books.leases.values():
+        if lease.id > request.after:
+            if len(page) == PAGE or text > PAGE_TEXT:
+                more = True
+                break
+            page.append(lease)
+            ask = lease.ask
+            text += len(ask.command) + len(ask.label) + len(ask.reason)
+    waiting = [lease.id for lease in page if lease.state == WAITING]
+    how = standings(books, at, waiting)
+    return wire.Status(
+        request.id,
+        around.version,
+        around.since_wall_s,
+        around.socket,
+        at.wall_s,
+        {name: _books(ledger) for name, ledger in books.resources.items()},
+        [_info(lease, how.get(lease.id), around.used) for lease in page],
+        len(books.line),
+        more,
+        books.drain,
+        around.foreign,
+        around.troubles,
+    )
+
+
+def story(
+    pen: Pen, at: Moment, request: wire.GetStory, around: Surroundings
+) -> wire.Story | wire.Refused:
+    """The story of one lease, if it is still known."""
+    books = pen.books
+    number = request.lease
+    lease = books.leases.get(number) or books.ended.get(number)
+    if lease is None:
+        never = number > books.last_lease or number < 1
+        what = "was never given" if never else "ended too long ago to be remembered"
+        return wire.Refused(request.id, "no-such-lease", f"lease {number} {what}.")
+    waits = lease.state == WAITING
+    how = standings(books, at, [number]).get(number) if waits else None
+    return wire.Story(request.id, _info(lease, how, around.used))
+
+
+def _books(ledger: Ledger) -> wire.Books:
+    if ledger.name == MACHINE:
+        # People know one machine, not 2**40 shares of it.
+        return wire.Books(1, int(not ledger.leased), 0, int(not ledger.room), 0, 0)
+    return wire.Books(
+        ledger.capacity,
+        ledger.free,
+        ledger.held,
+        ledger.leased,
+        ledger.transit,
+        ledger.foreign,
+        ledger.hold,
+    )
+
+
+def _info(lease: Lease, how: Standing | None, used: dict[int, int]) -> wire.LeaseInfo:
+    ask = lease.ask
+    expires = None
+    if lease.granted is not None and ask.length_s is not None:
+        expires = lease.granted.wall_s + ask.length_s
+    ram = used.get(lease.id)
+    return wire.LeaseInfo(
+        id=lease.id,
+        state=lease.state,
+        uid=ask.who.uid,
+        pid=ask.who.pid,
+        amounts=lease.amounts,
+        asked=lease.asked.wall_s,
+        granted=lease.granted.wall_s if lease.granted else 0.0,
+        ended=lease.ended.wall_s if lease.ended else 0.0,
+        priority=ask.priority,
+        expires=expires,
+        command=ask.command,
+        label=ask.label,
+        reason=ask.reason,
+        reclaimable=ask.reclaimable,
+        handover=lease.handover,
+        drawn=lease.drawn,
+        used={} if ram is None else {"ram": ram},
+        place=how.place if how else 0,
+        waits_for=how.waits_for if how else lease.waited_for,
+        expected=how.expected_wall_s if how else None,
+        waits_why=how.reason if how else "",
+        why_ended=lease.why,
+        ended_by=lease.by_uid,
+    )
+
+
+def happened(what: Fact, at: Moment, books: Books) -> wire.Happened | None:
+    """One fact as watchers are told it; None: it says nothing to people."""
+    match what:
+        case (
+            fact.Joined()
+            | fact.Promised()
+            | fact.Granted()
+            | fact.Shrunk()
+            | fact.Ended()
+        ):
+            told = _of_lease(what, books)
+            word = type(what).__name__.lower()
+            return wire.Happened(what.at.wall_s, word, told, what.lease)
+        case fact.Opened():
+            return wire.Happened(at.wall_s, "opened", {"boot_id": what.boot_id})
+        case fact.DrainSet():
+            return wire.Happened(
+                at.wall_s, "drained", {"reason": what.reason, "by_uid": what.by_uid}
+            )
+        case fact.CapacitySet():
+            return wire.Happened(
+                at.wall_s,
+                "set",
+                {
+                    "resource": what.resource,
+                    "capacity": what.capacity,
+                    "by_uid": what.by_uid,
+                },
+            )
+        case fact.Taken() | fact.Shed():
+            word = type(what).__name__.lower()
+            told = {"resource": what.resource, "amount": what.amount}
+            return wire.Happened(at.wall_s, word, told)
+        case fact.Seen():
+            told = {
+                "resource": what.resource,
+                "settling": what.settling,
+                "foreign": what.foreign,
+            }
+            return wire.Happened(at.wall_s, "seen", told)
+        case _:
+            return None
+
+
+def _of_lease(
+    what: fact.Joined | fact.Promised | fact.Granted | fact.Shrunk | fact.Ended,
+    books: Books,
+) -> dict[str, object]:
+    lease = books.leases.get(what.lease) or books.ended.get(what.lease)
+    if lease is None:
+        return {}
+    ask = lease.ask
+    told: dict[str, object] = {"uid": ask.who.uid, "amounts": lease.amounts}
+    if ask.label or ask.command:
+        told["command"] = ask.label or ask.command
+    if type(what) is fact.Shrunk:
+        told["given"] = what.amounts
+    if type(what) is fact.Promised:
+        told["drawn"] = what.drawn
+    if type(what) is fact.Ended:
+        told["why"] = what.why
+        if what.by_uid is not None:
+            told["by_uid"] = what.by_uid
+    return told

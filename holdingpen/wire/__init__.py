@@ -1,0 +1,1 @@
+"""The tongue: messages, frames and who may speak when; no IO."""

@@ -1,0 +1,363 @@
+"""The protocol: every message between a client and the daemon.  This is its document.
+
+Transport: a unix stream socket.  Each message is one frame (framing.py): a 4-byte
+big-endian length and that many bytes of msgpack, a map whose key `t` says which
+message it is.  The client speaks first, with `Hello`; the daemon answers `Welcome`.
+The client need not wait for it: `Hello` and `Acquire` may go out in one write.
+
+    C: Hello(version=1, name="gatekeeper")      D: Welcome(version=1, daemon="0.1.0")
+    C: Acquire(id=1, amounts={"ram": 2**33})    D: Waiting(id=1, lease=17, place=2, ...)
+                                                D: Granted(id=1, lease=17, ...)
+    C: Release(id=2, lease=17)                  D: Released(id=2, lease=17)
+
+**The open connection is the lease.**  When the last copy of its descriptor is
+closed, whatever was granted or waited for on it is given back, at once.  A
+connection may carry several leases; each may be released early.
+
+Ids.  A client numbers its requests 1, 2, 3, ... on each connection.  A request
+sent again with the same id (after a pause the client took for a loss) is answered
+with its present state and never carried out twice.
+
+Ends.  After `Failed` with no id the daemon closes the connection: the protocol was
+broken, and the message says how.  `Refused` is an ordinary no.
+
+Growing.  A new field goes last and has a default; a field never changes its type or
+meaning; a new message gets a new tag.  Unknown fields are ignored.  Anything else
+needs a new `VERSION`; a daemon names the versions it speaks when it refuses one.
+
+One file of golden bytes for each message is kept in tests/golden/.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+#: The version of the protocol spoken here.
+VERSION = 1
+
+#: Longest `label`, `reason`, `name` in characters, and longest `command`.
+TEXT_MAX = 256
+COMMAND_MAX = 4096
+#: Most resources in one request.
+AMOUNTS_MAX = 64
+
+
+class Message(
+    Struct, frozen=True, gc=False, tag_field="t", omit_defaults=True, kw_only=False
+):
+    """What all messages have in common: a map with its tag under `t`."""
+
+
+# What a client says.
+
+
+class Hello(Message, frozen=True, gc=False, tag="hello"):
+    """First of all: the protocol version, and the client's name for the log."""
+
+    version: int
+    name: str = ""
+
+
+class Acquire(Message, frozen=True, gc=False, tag="acquire"):
+    """Ask for a lease.  Answers: Granted, Waiting (then Granted), or Refused.
+
+    No `amounts`: the share the administrator configured.  `machine: 1` asks for
+    the whole machine.
+    """
+
+    id: int
+    #: Resource to bytes or units, each > 0.
+    amounts: dict[str, int] = {}
+    priority: int = 0
+    #: Expected length in seconds.
+    length_s: float | None = None
+    #: Longest stay in the line in seconds; None: for ever; 0: not at all.
+    wait_s: float | None = None
+    reclaimable: bool = False
+    label: str = ""
+    reason: str = ""
+    command: str = ""
+
+
+class Release(Message, frozen=True, gc=False, tag="release"):
+    """Give a lease or a place in the line back.  Answer: Released or Refused.
+
+    Somebody else's may be ended so by its owner or by root.
+    """
+
+    id: int
+    lease: int
+
+
+class Shrink(Message, frozen=True, gc=False, tag="shrink"):
+    """Give a part of a lease back.  Answer: Shrunk or Refused.
+
+    For its own connection and its owner.  What is left of each resource must be
+    more than 0: Release gives all back.
+    """
+
+    id: int
+    lease: int
+    #: Resource to bytes or units to give back, each > 0.
+    amounts: dict[str, int]
+
+
+class GetStatus(Message, frozen=True, gc=False, tag="status"):
+    """Ask how things stand.  Answer: Status.
+
+    Leases come in pages, by id; ask again with `after` until `more` is false.
+    """
+
+    id: int
+    after: int = 0
+
+
+class GetStory(Message, frozen=True, gc=False, tag="why"):
+    """Ask for the story of one lease.  Answer: Story or Refused."""
+
+    id: int
+    lease: int
+
+
+class SetCapacity(Message, frozen=True, gc=False, tag="set"):
+    """Set a capacity; None: as configured.  Operators only.  Done or Refused."""
+
+    id: int
+    resource: str
+    capacity: int | None = None
+
+
+class Drain(Message, frozen=True, gc=False, tag="drain"):
+    """Start nothing new (`on`), or do again.  Operators only.  Done or Refused."""
+
+    id: int
+    on: bool
+    reason: str = ""
+
+
+class Watch(Message, frozen=True, gc=False, tag="watch"):
+    """Ask to be told what happens from now on: Done, then Happened for each fact."""
+
+    id: int
+
+
+# What the daemon says.
+
+
+class Welcome(Message, frozen=True, gc=False, tag="welcome"):
+    """Answer to Hello."""
+
+    version: int
+    #: The version of the daemon's program.
+    daemon: str
+
+
+class Granted(Message, frozen=True, gc=False, tag="granted"):
+    """The lease is yours."""
+
+    id: int
+    lease: int
+    amounts: dict[str, int]
+    #: exact, bounded, best-effort; none when no memory was asked for.
+    handover: str = "none"
+
+
+class Waiting(Message, frozen=True, gc=False, tag="waiting"):
+    """You stand in the line; told again when that changes, at most once a second."""
+
+    id: int
+    lease: int
+    #: 1 is first.
+    place: int
+    #: One sentence for people.
+    reason: str
+    #: The first few leases whose end would help.
+    waits_for: list[int] = []
+    #: Seconds since 1970; None: unknown.
+    expected: float | None = None
+
+
+class Refused(Message, frozen=True, gc=False, tag="refused"):
+    """No.  `code` is stable (errors.Refusal); `message` is for people."""
+
+    id: int
+    code: str
+    message: str
+
+
+class Released(Message, frozen=True, gc=False, tag="released"):
+    """Answer to Release."""
+
+    id: int
+    lease: int
+
+
+class Shrunk(Message, frozen=True, gc=False, tag="shrunk"):
+    """Answer to Shrink.  Id 0: said to the holder when somebody else shrank it."""
+
+    id: int
+    lease: int
+    #: What is left: resource to bytes or units.
+    amounts: dict[str, int]
+
+
+class Reclaim(Message, frozen=True, gc=False, tag="reclaim"):
+    """Somebody needs what this lease holds, which said that it may be asked back.
+
+    Not `on`: the request is withdrawn, keep it.  There is no answer but to give it
+    back, all (Release, or the end of the connection) or in part (Shrink).
+    """
+
+    lease: int
+    on: bool
+
+
+class Ended(Message, frozen=True, gc=False, tag="ended"):
+    """A lease of this connection was ended by somebody else."""
+
+    lease: int
+    why: str
+
+
+class Done(Message, frozen=True, gc=False, tag="done"):
+    """An order was carried out and will survive what it must survive."""
+
+    id: int
+
+
+class Failed(Message, frozen=True, gc=False, tag="failed"):
+    """You broke the protocol.  Without `id` the connection is closed after this."""
+
+    code: str
+    message: str
+    id: int | None = None
+
+
+class Books(Struct, frozen=True, gc=False, omit_defaults=False):
+    """One resource's ledger (model.md): bytes or units."""
+
+    capacity: int
+    free: int
+    held: int
+    leased: int
+    settling: int
+    foreign: int
+    #: Ballast wanted in all.
+    hold: int = 0
+
+
+class LeaseInfo(Struct, frozen=True, gc=False, omit_defaults=True):
+    """One lease or place in the line, as status shows it."""
+
+    id: int
+    #: waiting, promised, live, ended.
+    state: str
+    uid: int
+    pid: int
+    amounts: dict[str, int]
+    #: Seconds since 1970: asked; granted (0: not yet); ended (0: not yet).
+    asked: float
+    granted: float = 0.0
+    ended: float = 0.0
+    priority: int = 0
+    #: Seconds since 1970 when it ends as far as is known.
+    expires: float | None = None
+    #: The command line as the client gave it: shown, never believed.
+    command: str = ""
+    label: str = ""
+    reason: str = ""
+    reclaimable: bool = False
+    handover: str = "none"
+    #: Ballast drawn, in bytes.
+    drawn: dict[str, int] = {}
+    #: Bytes its processes used when last measured.
+    used: dict[str, int] = {}
+    #: In the line: 1 is first; 0: not in it.
+    place: int = 0
+    #: The first few leases whose end would help; once granted: would have helped.
+    waits_for: list[int] = []
+    expected: float | None = None
+    #: In the line: one sentence for people on what it waits for.
+    waits_why: str = ""
+    why_ended: str = ""
+    ended_by: int | None = None
+
+
+class ForeignUser(Struct, frozen=True, gc=False):
+    """A process outside all leases that uses much of a resource."""
+
+    resource: str
+    pid: int
+    uid: int
+    command: str
+    amount: int
+
+
+class Status(Message, frozen=True, tag="state"):
+    """Answer to GetStatus: a page of leases, ordered by id; books on every page."""
+
+    id: int
+    #: The daemon's version, start (seconds since 1970), its socket's path.
+    daemon: str
+    since: float
+    socket: str
+    now: float
+    resources: dict[str, Books]
+    leases: list[LeaseInfo] = []
+    #: Leases in the line, in all.
+    line: int = 0
+    more: bool = False
+    #: None: not draining.
+    drain: str | None = None
+    foreign: list[ForeignUser] = []
+    #: What an administrator should know: "the journal has no room: ...".
+    troubles: list[str] = []
+
+
+class Story(Message, frozen=True, tag="story"):
+    """Answer to GetStory."""
+
+    id: int
+    lease: LeaseInfo
+
+
+class Happened(Message, frozen=True, tag="happened"):
+    """One fact, for watchers."""
+
+    #: Seconds since 1970.
+    at: float
+    #: joined, promised, granted, shrunk, ended, taken, shed, set, drained, seen.
+    what: str
+    #: Resource, amounts and such, by name.
+    facts: dict[str, object] = {}
+    lease: int | None = None
+
+
+Request: TypeAlias = (
+    Hello
+    | Acquire
+    | Release
+    | Shrink
+    | GetStatus
+    | GetStory
+    | SetCapacity
+    | Drain
+    | Watch
+)
+Reply: TypeAlias = (
+    Welcome
+    | Granted
+    | Waiting
+    | Refused
+    | Released
+    | Shrunk
+    | Reclaim
+    | Ended
+    | Done
+    | Failed
+    | Status
+    | Story
+    | Happened
+)
