@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -176,24 +176,24 @@ def test_a_command_that_signals_its_group_gets_it_once(daemon, start):
     assert program.line() == "SIGTERM 1\n"
 
 
-@contextlib.contextmanager
-def _news_of_children():
-    """Wait for SIGCHLD, which a stop causes too; but not for ever."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+def _wait_until_stopped(process):
+    """Its status once it has stopped; a death if it has not after 10 s."""
+    late = threading.Timer(10, process.kill)
+    late.start()
     try:
-        yield lambda: signal.sigtimedwait({signal.SIGCHLD}, 10)
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        late.cancel()
+    return status
 
 
 def test_stop_and_continue_reach_the_command_and_show_in_us(daemon, start):
     program = start("--stay", *_COUNTER)
     daemon.grants()
     assert program.line() == "ready\n"
-    with _news_of_children() as news:
-        program.signal(signal.SIGTSTP)
-        assert news()
-        _, status = os.waitpid(program.process.pid, os.WUNTRACED | os.WNOHANG)
+    program.signal(signal.SIGTSTP)
+    status = _wait_until_stopped(program.process)
+    assert os.WIFSTOPPED(status)
     assert os.WSTOPSIG(status) == signal.SIGTSTP
     program.signal(signal.SIGCONT)
     assert program.line().startswith("SIGCONT")

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,12 +19,13 @@ from holdingpen.journal import record
 from holdingpen.journal.store import Store
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import SimpleNamespace
 
 Batches = list[list[Fact]]
 Reopen = Callable[..., Batches]
 Fail = Callable[..., None]
+
+BENCH = Path(__file__).parents[1] / "bench"
 
 #: Every system call through which the store changes something.
 CALLS = ["open", "pwrite", "posix_fallocate", "fdatasync", "replace", "fsync", "close"]
@@ -485,3 +488,15 @@ def test_whatever_happens_the_store_says_what_it_was_told(
                 store = Store.open(state_dir, f"boot-{boot}")
                 assert list(store.batches()) == told
     store.close()
+
+
+def test_the_journal_that_forgets_in_the_bench_has_all_that_the_daemon_wants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a field was missing there, and the bench broke where nobody had run it."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    forgetful = importlib.import_module("without_journal").Discard
+    with closing(Store.open(tmp_path, "boot")) as store:
+        unlike = {x for x in dir(store) if x[0] != "_"} - set(dir(forgetful))
+    # what only the store itself and its tests ask for
+    assert unlike == {"path", "room_for", "size", "synced_to"}
