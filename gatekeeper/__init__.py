@@ -10,6 +10,8 @@
     failures.py      what is said, and how it ends, when CMD does not start
     words.py         one line on stderr
     waiting.py       the live line on a terminal
+    handover.py      how sure what was granted is, and where it lies
+    prefault/        --prefault: what runs inside CMD, if that is a Python program
     parent.py        --timeout, --reclaimable, --stay: stay as CMD's parent
     private.py       --start: a daemon of one's own
     helptext.py      --help

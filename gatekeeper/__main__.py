@@ -70,13 +70,19 @@ def run(options: "Options") -> int:
         HoldingPenError: when CMD was not started; failures.py says what it means.
     """
     found = command.find(options.command[0])
+    if options.prefault and not options.quiet:
+        from gatekeeper.handover import doubt
+
+        doubt(found)
     talk = _reach(options)
-    lease = None if talk is None else stand_in_line(talk, options)
+    variables: dict[bytes, bytes] = {}
+    if talk is not None:
+        variables = _variables(options, stand_in_line(talk, options))
     if options.parent:
         from gatekeeper import parent
 
-        return parent.stay(options, found, talk, lease)
-    command.surround(lease, None if talk is None else talk.bequeath())
+        return parent.stay(options, found, talk, variables)
+    command.surround(variables, None if talk is None else talk.bequeath())
     return command.become(options.command, found)
 
 
@@ -90,27 +96,35 @@ def _reach(options: "Options") -> "Conversation | None":
         return start_or_do_without(options, why)
 
 
-def stand_in_line(talk: "Conversation", options: "Options") -> int:
+def stand_in_line(talk: "Conversation", options: "Options") -> dict[object, object]:
     """Ask, and wait until it is granted.
 
     Returns:
-        The lease's id.
+        The Granted.
 
     Raises:
-        Refusal: when the daemon says no.
+        Refusal: when the daemon says no, or it is not `--exact`.
         RemoteMistake: when it does not speak the protocol.
         Unavailable: `daemon-gone`; its `exit_status` is 69 with `--require`, else 125.
     """
     try:
         talk.say(conversation.opening(options))
-        return _wait(talk, options)
+        granted, told = _wait(talk, options)
     except Exception as why:
         from gatekeeper.failures import left_alone
 
         raise left_alone(options, why) from None
+    if told or options.verbose or options.exact:
+        from gatekeeper import handover
+
+        handover.judge(options, granted, told)
+    return granted
 
 
-def _wait(talk: "Conversation", options: "Options") -> int:
+def _wait(
+    talk: "Conversation", options: "Options"
+) -> tuple[dict[object, object], bool]:
+    """The Granted, and whether somebody was told of a wait for it."""
     view = None
     timeout_s: float | None = ASK_AGAIN_S
     asked = 1
@@ -133,25 +147,39 @@ def _wait(talk: "Conversation", options: "Options") -> int:
                     view.tell(message)
                 timeout_s = TICK_S if view is not None and view.live else None
                 continue
-            lease = _decided(message)
-            if lease is not None:
-                return lease
+            if _decided(message):
+                return message, view is not None
     finally:
         if view is not None:
             view.close()
 
 
-def _decided(message: dict[object, object]) -> int | None:
-    """The granted lease; None when this message decides nothing."""
+def _decided(message: dict[object, object]) -> bool:
+    """Whether this is the Granted; False when it decides nothing."""
     kind = message.get("t")
     if kind == "granted":
-        return conversation.number(message, "lease")
+        conversation.number(message, "lease")
+        return True
     if kind in ("refused", "ended", "failed"):
         from gatekeeper.failures import verdict
 
         raise verdict(message)
     # Welcome, and whatever later daemons say besides
-    return None
+    return False
+
+
+def _variables(options: "Options", granted: dict[object, object]) -> dict[bytes, bytes]:
+    """What CMD finds in its environment because of its lease."""
+    sure = conversation.text({"handover": "none", **granted}, "handover")
+    variables = {
+        b"HOLDINGPEN_LEASE": b"%d" % conversation.number(granted, "lease"),
+        b"HOLDINGPEN_HANDOVER": sure.encode(),
+    }
+    if options.prefault or options.hugepages or "places" in granted:
+        from gatekeeper import handover
+
+        variables.update(handover.variables(options, granted))
+    return variables
 
 
 if __name__ == "__main__":

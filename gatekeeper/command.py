@@ -141,23 +141,31 @@ def _exec(path: str, words: list[str]) -> None:
         posix.execv("/bin/sh", ["/bin/sh", path, *words[1:]])
 
 
-def surround(lease: int | None, descriptor: int | None) -> None:
+def surround(variables: dict[bytes, bytes], descriptor: int | None) -> None:
     """Make CMD's surroundings those that a bare shell would give it, and its lease.
 
     Signals that Python ignores become default again (an inherited SIG_IGN for these
     two is lost: Python does not say what it found).  The variable that Python adds
-    goes.  With a lease come HOLDINGPEN_LEASE and HOLDINGPEN_FD, in place of those of
-    a gatekeeper around us.
+    goes.  With a lease come `variables` and HOLDINGPEN_FD, in place of those of a
+    gatekeeper around us.
 
     The changes go to the C environment, which execv hands over byte for byte:
     duplicates, words without `=`, and the order stay as they were.
+
+    Args:
+        variables: what CMD finds because of its lease; empty without one.
+        descriptor: of the connection that holds the lease; None without one.
     """
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
     _signal.signal(_signal.SIGXFSZ, _signal.SIG_DFL)
     _undo_locale_coercion()
-    if lease is not None and descriptor is not None:
-        posix.putenv(b"HOLDINGPEN_LEASE", b"%d" % lease)
+    for name, value in variables.items():
+        posix.putenv(name, value)
+    if descriptor is not None:
         posix.putenv(b"HOLDINGPEN_FD", b"%d" % descriptor)
+    if b"HOLDINGPEN_PREFAULT" in variables:
+        # for this process alone: exec keeps the number, and children have others
+        posix.putenv(b"HOLDINGPEN_PREFAULT_PID", b"%d" % posix.getpid())
 
 
 def _undo_locale_coercion() -> None:

@@ -43,7 +43,7 @@ class Conversation:
 
     def __init__(self, connected: _socket.socket) -> None:
         self._socket = connected
-        #: The beginning of a frame whose end has not come.
+        #: The beginning of one frame whose end has not come.
         self._rest = b""
 
     def say(self, data: bytes) -> None:
@@ -65,10 +65,11 @@ class Conversation:
             RemoteMistake: when what comes is no message.
             Unavailable: `daemon-gone`, when the connection ended.
         """
-        while (payload := self._cut()) is None:
+        while lacking := self._lacking():
             try:
                 self._socket.settimeout(timeout_s)
-                data = self._socket.recv(65536)
+                # no byte more: what comes later may be meant for CMD (--prefault)
+                data = self._socket.recv(lacking)
             except (TimeoutError, BlockingIOError):
                 return None
             except OSError as why:
@@ -76,6 +77,7 @@ class Conversation:
             if not data:
                 raise _gone("it closed the connection")
             self._rest += data
+        payload, self._rest = self._rest[4:], b""
         message = msgpack.decode(payload)
         if not isinstance(message, dict):
             raise _broken("the daemon sent no message but a bare value.")
@@ -85,9 +87,10 @@ class Conversation:
         """Give back what was granted or waited for, unless CMD has a copy."""
         self._socket.close()
 
-    def _cut(self) -> bytes | None:
+    def _lacking(self) -> int:
+        """How many bytes the frame lacks, as far as is known."""
         if len(self._rest) < 4:
-            return None
+            return 4 - len(self._rest)
         size = int.from_bytes(self._rest[:4], "big")
         if size > REPLY_BYTES_MAX:
             raise _broken(
@@ -95,10 +98,7 @@ class Conversation:
                 f"is {REPLY_BYTES_MAX}. Is that socket Holding Pen's?",
                 "too-long",
             )
-        if len(self._rest) < 4 + size:
-            return None
-        payload, self._rest = self._rest[4 : 4 + size], self._rest[4 + size :]
-        return payload
+        return 4 + size - len(self._rest)
 
     def bequeath(self) -> int:
         """Let the connection outlive exec; returns its descriptor."""
@@ -194,7 +194,22 @@ def request(options: "Options") -> bytes:
         acquire["reason"] = encodable(options.reason)
     if options.command:
         acquire["command"] = command_line(options.command, COMMAND_MAX)
+    if wishes := options.wishes:
+        acquire["wishes"] = wishes
     return _frame(acquire)
+
+
+def step(number: int, lease: int, resource: str, amount: int) -> bytes:
+    """The HandOver that frees `amount` bytes kept for `lease`, to be occupied at once.
+
+    Args:
+        number: the request's own, above `REQUEST_ID` and growing.
+        lease: its id.
+        resource: `ram`, asked with the wish `steps`.
+        amount: bytes, > 0.
+    """
+    order = {"t": "hand-over", "id": number, "lease": lease}
+    return _frame({**order, "resource": resource, "amount": amount})
 
 
 def _frame(message: dict[str, object]) -> bytes:

@@ -8,6 +8,7 @@ Without any amount CMD gets the share that the administrator configured.
 What CMD needs:
   --ram SIZE         memory: 512M, 4G, 1.5T (powers of 1024), 4GB (10^9)
   --cpu N            processors
+  --disk SIZE[:NAME] room on a disk, as $HOLDINGPEN_SCRATCH; may be repeated
   --res NAME=AMOUNT  any other resource of this machine; may be repeated
   --exclusive        the whole machine
 
@@ -19,6 +20,12 @@ How it waits:
   --label TEXT       a name for the lease, for you
   --reason TEXT      what it is for, for the others
   --quiet            say nothing while waiting, and nothing without a daemon
+  --verbose (or -v)  say what was granted, and how surely CMD gets it
+
+How CMD gets what was held back for it:
+  --exact            only if nobody can take any of it meanwhile: else exit 75
+  --prefault         CMD is Python: all of --ram is in its heap before it starts
+  --hugepages        CMD uses glibc: --ram comes out of the pool of huge pages
 
 How it runs:
   --timeout DURATION end CMD after so long: SIGINT, 30 s later SIGKILL; exit 124
@@ -27,7 +34,7 @@ How it runs:
 
 Where the daemon is:
   --socket PATH      its socket (default: $HOLDINGPEN_SOCKET, /run, yours)
-  --require          no daemon: do not run CMD, exit 69
+  --require          no daemon: do not run CMD, exit 69 (--exact implies it)
   --start            no daemon: start a private one, which ends when idle
 
   --help             show this text
@@ -36,6 +43,8 @@ Where the daemon is:
 DURATION is 45s, 30m, 1h30m, 0.5h, 1d or 1w.  Ctrl-C leaves the line.
 CMD finds its lease in HOLDINGPEN_LEASE, and the descriptor that holds it in
 HOLDINGPEN_FD: when the last copy of it is closed, the lease ends.
+HOLDINGPEN_HANDOVER says how surely it gets what was held back: exact, bounded
+(others may take a little of it), best-effort, or none (nothing was).
 
 Exit status: CMD's own, or
    69  no daemon, and --require        125  gatekeeper failed, or wrong usage

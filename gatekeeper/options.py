@@ -25,14 +25,22 @@ FLAGS = {
     "--start": "start",
     "--stay": "stay",
     "--quiet": "quiet",
+    "--verbose": "verbose",
+    "--exact": "exact",
+    "--prefault": "prefault",
+    "--hugepages": "hugepages",
     "--help": "help",
     "--version": "version",
 }
+
+#: Short names.
+SHORT = {"-v": "--verbose"}
 
 #: Options with a value, and the accepted form.
 VALUES = {
     "--ram": "a size such as 8G",
     "--cpu": "a whole number",
+    "--disk": "SIZE or SIZE:NAME, such as 50G:scratch",
     "--res": "NAME=AMOUNT, such as licence=3",
     "--priority": "a whole number, higher goes first",
     "--label": f"a text of at most {TEXT_MAX} characters",
@@ -42,6 +50,8 @@ VALUES = {
     "--timeout": "a duration such as 1h30m",
     "--socket": "the path of the daemon's socket",
 }
+
+_REPEATABLE = ("--res", "--disk")
 
 
 class Options:
@@ -54,6 +64,10 @@ class Options:
     start = False
     stay = False
     quiet = False
+    verbose = False
+    exact = False
+    prefault = False
+    hugepages = False
     help = False
     version = False
     priority = 0
@@ -78,6 +92,14 @@ class Options:
         """Whether gatekeeper must stay as CMD's parent."""
         return self.stay or self.reclaimable or self.timeout_s is not None
 
+    @property
+    def wishes(self) -> dict[str, str]:
+        """Resource to how what is held back of it is to be handed over."""
+        # the share has memory in it as a rule, and a wish for more is ignored
+        if self.amounts and "ram" not in self.amounts:
+            return {}
+        return {"ram": "steps" if self.prefault else "program"}
+
 
 def parse(words: list[str]) -> Options:
     """Read the words of the command line, without the name of the program.
@@ -96,6 +118,7 @@ def parse(words: list[str]) -> Options:
         if word == "--":
             break
         name, equals, value = word.partition("=")
+        name = SHORT.get(name, name)
         if name in FLAGS:
             if equals:
                 raise _mistake(f"{name} takes no value: write {name} alone.")
@@ -110,7 +133,7 @@ def parse(words: list[str]) -> Options:
                 raise _mistake(f"{name} lacks its value: {VALUES[name]}.")
             value = words[at]
             at += 1
-        if name in seen and name != "--res":
+        if name in seen and name not in _REPEATABLE:
             raise _mistake(f"{name} is given twice: give it once.")
         seen.add(name)
         _take(options, name, value)
@@ -125,6 +148,8 @@ def _take(options: Options, name: str, value: str) -> None:
             _add(options, name, name[2:], value)
         elif name == "--res":
             _add_named(options, value)
+        elif name == "--disk":
+            _add_disk(options, value)
         elif name == "--priority":
             options.priority = _priority(value)
         elif name == "--label":
@@ -164,6 +189,16 @@ def _add_named(options: Options, value: str) -> None:
     if resource == "machine":
         raise _mistake("--res machine: write --exclusive for the whole machine.")
     _add(options, "--res", resource, amount)
+
+
+def _add_disk(options: Options, value: str) -> None:
+    size, colon, name = value.partition(":")
+    # the name becomes a part of a variable's name
+    plain = name.replace("-", "").replace("_", "")
+    fit = plain.isascii() and plain.isalnum() and len(name) <= TEXT_MAX
+    if colon and not fit:
+        raise _mistake(f"--disk {value!r} is not understood: {VALUES['--disk']}.")
+    _add(options, "--disk", f"disk.{name}" if colon else "disk", size)
 
 
 def _priority(value: str) -> int:
@@ -215,10 +250,35 @@ def _check(options: Options) -> None:
                 "other: give one."
             )
         options.wait_s = 0.0
+    if options.quiet and options.verbose:
+        raise _mistake("--quiet and --verbose contradict each other: give one.")
     if options.exclusive:
         options.amounts["machine"] = 1
+    _check_handover(options)
     if not options.command:
         raise _mistake("there is no CMD to run: gatekeeper [OPTIONS] [--] CMD.")
+
+
+def _check_handover(options: Options) -> None:
+    if options.exact:
+        # without a daemon nothing is sure
+        options.require = True
+    if options.hugepages:
+        if options.prefault:
+            raise _mistake(
+                "--hugepages and --prefault are two ways to the same memory: give one."
+            )
+        if "ram" not in options.amounts:
+            raise _mistake("--hugepages needs to know how much: give --ram SIZE, too.")
+        if "hugepages" in options.amounts:
+            raise _mistake("--hugepages: hugepages is given twice: give it once.")
+        # the same place in the order, for messages name them in it
+        options.amounts = {
+            "hugepages" if name == "ram" else name: amount
+            for name, amount in options.amounts.items()
+        }
+    if options.prefault and options.amounts and "ram" not in options.amounts:
+        raise _mistake("--prefault needs to know how much: give --ram SIZE, too.")
 
 
 def _mistake(message: str) -> "LocalMistake":

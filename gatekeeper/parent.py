@@ -68,16 +68,16 @@ def stay(
     options: Options,
     found: str,
     talk: Conversation | None,
-    lease: int | None,
+    variables: dict[bytes, bytes],
     grace_s: float = GRACE_S,
 ) -> int:
     """Run CMD as a child and wait for its end.
 
     Args:
-        options: the command, `timeout_s` and `quiet` count here.
+        options: the command, `timeout_s`, `quiet` and `prefault` count here.
         found: the file to execute, as `command.find` says.
         talk: the connection; CMD inherits it.  None: there is no daemon.
-        lease: its id.
+        variables: what CMD finds because of its lease; empty without one.
         grace_s: seconds between SIGINT and SIGKILL.
 
     Returns:
@@ -98,12 +98,14 @@ def stay(
         error.exit_status = EXIT_GATEKEEPER
         raise error from None
     if child == 0:
-        command.surround(lease, descriptor)
+        command.surround(variables, descriptor)
         signal.signal(signal.SIGCHLD, of_children)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         _become(options.command, found)
-    if talk is not None and not options.quiet:
+    # with --prefault CMD itself reads the answers: we would take them from it
+    if talk is not None and not (options.quiet or options.prefault):
         name = command_line(options.command[:1], 60)
+        lease = variables[b"HOLDINGPEN_LEASE"].decode()
         _thread.start_new_thread(_watch, (talk, lease, name))
     return _Vigil(child, options.timeout_s, grace_s).until_the_end()
 
@@ -119,7 +121,7 @@ def _become(words: list[str], found: str) -> NoReturn:
         os._exit(EXIT_GATEKEEPER)
 
 
-def _watch(talk: Conversation, lease: int | None, name: str) -> None:
+def _watch(talk: Conversation, lease: str, name: str) -> None:
     """Say once when the lease is over before CMD is (in a thread of its own)."""
     try:
         while True:

@@ -50,7 +50,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from holdingpen.client.asking import Asking, lease, status, try_lease
     from holdingpen.client.awaited import AsyncLease
+    from holdingpen.client.file import LeaseFile
     from holdingpen.client.lease import Lease
+    from holdingpen.client.memory import LeaseMemory
     from holdingpen.errors import (
         BadWord,
         HoldingPenError,
@@ -68,7 +70,9 @@ __all__ = [
     "Books",
     "HoldingPenError",
     "Lease",
+    "LeaseFile",
     "LeaseInfo",
+    "LeaseMemory",
     "LocalMistake",
     "Refusal",
     "RemoteMistake",
@@ -87,6 +91,8 @@ _WHERE = {
     "try_lease": "client.asking",
     "AsyncLease": "client.awaited",
     "Lease": "client.lease",
+    "LeaseFile": "client.file",
+    "LeaseMemory": "client.memory",
     "BadWord": "errors",
     "HoldingPenError": "errors",
     "LocalMistake": "errors",

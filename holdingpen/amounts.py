@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: Resources counted in bytes.  `disk.NAME` counts as `disk`.
-BYTES = frozenset({"ram", "disk", "vram"})
+BYTES = frozenset({"ram", "disk", "vram", "hugepages"})
 
 #: The largest amount there is: what fits a signed 64-bit field of the journal.
 AMOUNT_MAX = 2**63 - 1

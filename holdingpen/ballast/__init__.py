@@ -7,14 +7,33 @@ threads.  They know amounts and nothing of leases.  `ram.py` is the real thing;
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+class Piece(NamedTuple):
+    """A part of a ballast that is lent as an open file."""
+
+    #: To be passed on and then closed by whoever asked for it.
+    fd: int
+    #: Bytes of it that are lent, from its beginning.
+    size: int
+
+
 class BallastLike(Protocol):
-    """What the daemon asks of a ballast.  All amounts are bytes."""
+    """What the daemon asks of a ballast.  All amounts are bytes.
+
+    It has one purse for nobody in particular, `held`, and one for each lease that
+    something is kept for:
+
+        take  -> held -> drop             the machine's, or ours
+                 held -> keep -> kept     set apart for a lease, still occupied
+                         kept -> give     freed for its program to occupy
+                         kept -> lend     passed to it, and occupied all the time
+                         kept -> back -> held
+    """
 
     @property
     def kind(self) -> str:
@@ -30,7 +49,11 @@ class BallastLike(Protocol):
 
     @property
     def held(self) -> int:
-        """Bytes really occupied at this moment."""
+        """Bytes occupied at this moment and kept for no lease."""
+
+    @property
+    def kept(self) -> dict[int, int]:
+        """Lease to bytes occupied for it at this moment, lent ones too."""
 
     def take(self, amount: int, may: Callable[[int], bool]) -> int:
         """Occupy up to `amount` more bytes; return how many it became.
@@ -40,7 +63,43 @@ class BallastLike(Protocol):
         """
 
     def drop(self, amount: int) -> int:
-        """Give back at least `amount` bytes, or all there is; return how many."""
+        """Give back at least `amount` bytes of `held`, or all; return how many."""
+
+    def keep(self, lease: int, amount: int) -> int:
+        """Set at least `amount` bytes of `held` apart, or all; return how many."""
+
+    def give(self, lease: int, amount: int) -> int:
+        """Free at least `amount` bytes kept for `lease`, or all; return how many.
+
+        Nothing that is lent is freed.
+        """
+
+    @property
+    def swapped(self) -> int:
+        """Bytes of `held` and `kept` that are swapped out, and so hold nothing."""
+
+    def lend(
+        self, lease: int, amount: int, may: Callable[[int], bool], user: int = 0
+    ) -> list[Piece]:
+        """Pass what is kept for `lease`, and what is lacking to `amount`, as files.
+
+        What is lacking is taken as `take` does.  Asked again, it gives the same
+        pieces, as new descriptors.  Files that another `user` (a uid) had are
+        exchanged for new ones first.
+
+        Raises:
+            Refusal: `not-now`, when `may` or the system said no: nothing is lent.
+        """
+
+    def back(self, lease: int, amount: int | None = None) -> int | None:
+        """What is kept for `lease`, or `amount` of it, is `held` again.
+
+        What was lent is wiped first, so that nobody sees what was in it.
+
+        Returns:
+            Bytes that are held again; None: somebody still uses what was lent, and
+            nothing has changed: ask again later.
+        """
 
     def close(self) -> None:
         """Give everything back for good.  Closing twice is allowed."""

@@ -1,11 +1,11 @@
-"""A nameless file of huge pages, on a tmpfs that nobody else can see.
+"""Nameless files of huge pages, on a tmpfs that nobody else can see.
 
     fsopen("tmpfs")                               a file system being configured
     fsconfig(huge=always, size=0, mode=0700)      see tmpfs(5)
     fsconfig(noswap)                              root only, Linux 6.4
     fsmount()                                     mounted, but at no path
-    openat(mount, ".", O_TMPFILE)                 the file
-    close(mount)                                  the file keeps the rest alive
+    openat(mount, ".", O_TMPFILE)                 a file, and one more, and one more
+    close(mount)                                  its files keep the rest alive
 
 `size=0` lifts the limit of half the memory that tmpfs has otherwise: nobody else
 can write here, and memory cgroups, with which `size=100%` does not reckon, limit it
@@ -13,8 +13,10 @@ all the same.
 
 Mounting takes CAP_SYS_ADMIN.  Who lacks it has it in a user namespace of his own,
 and a process with threads cannot enter one (unshare(2)).  So a short-lived helper
-does: this same file, run as a program, which hands the descriptor back over a
-socket and ends.  It must not import anything of holdingpen.
+does: this same file, run as a program, which hands the mount's descriptor back over
+a socket and ends.  Files are then opened on it from here, outside the namespace: the
+mount was made for the uid that asks.  The helper must not import anything of
+holdingpen.
 
 Containers and sandboxes refuse these calls, and so they may.  But a seccomp filter
 must refuse them, not kill for them: SystemCallErrorNumber=EPERM in systemd.exec(5).
@@ -45,21 +47,33 @@ _CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def open_huge_file() -> tuple[int, bool]:
-    """Open an empty file whose pages are huge, wherever the kernel finds them.
+def open_file(mount: int) -> int:
+    """Open an empty file on a `mount`, for this user alone, and return its descriptor.
+
+    Its pages are huge wherever the kernel finds such.
+
+    Raises:
+        OSError: too many descriptors, or no memory for it.
+    """
+    flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
+    return os.open(".", flags, 0o600, dir_fd=mount)
+
+
+def open_mount() -> tuple[int, bool]:
+    """Mount a tmpfs of huge pages, at no path.
 
     Returns:
-        The descriptor, and whether the file can never be swapped out.
+        Its descriptor, and whether its files can never be swapped out.
 
     Raises:
         OSError: when it can be had neither as we are nor in a user namespace; the
             message says why of both.
     """
     try:
-        return open_here()
+        return mount_here()
     except OSError as here:
         try:
-            return open_by_helper()
+            return mount_by_helper()
         except OSError as helped:
             raise OSError(
                 helped.errno,
@@ -68,8 +82,8 @@ def open_huge_file() -> tuple[int, bool]:
             ) from helped
 
 
-def open_here() -> tuple[int, bool]:
-    """Like `open_huge_file`, with the privileges this process has."""
+def mount_here() -> tuple[int, bool]:
+    """Like `open_mount`, with the privileges this process has."""
     fs = _call("fsopen", _SYS_FSOPEN, b"tmpfs", _FSOPEN_CLOEXEC)
     try:
         for key, value in ((b"huge", b"always"), (b"size", b"0"), (b"mode", b"0700")):
@@ -77,14 +91,9 @@ def open_here() -> tuple[int, bool]:
         noswap = _sets_noswap(fs)
         _call("tmpfs", _SYS_FSCONFIG, fs, _CMD_CREATE, None, None)
         flags = (_FSMOUNT_CLOEXEC, _MOUNT_NOSUID_NODEV_NOEXEC)
-        mount = _call("fsmount", _SYS_FSMOUNT, fs, *flags)
+        return _call("fsmount", _SYS_FSMOUNT, fs, *flags), noswap
     finally:
         os.close(fs)
-    try:
-        flag = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
-        return os.open(".", flag, 0o600, dir_fd=mount), noswap
-    finally:
-        os.close(mount)
 
 
 def _sets_noswap(fs: int) -> bool:
@@ -111,8 +120,8 @@ def _fail(what: str) -> None:
     raise OSError(errno, f"{what}: {os.strerror(errno)}")
 
 
-def open_by_helper() -> tuple[int, bool]:
-    """Like `open_huge_file`, by a helper process in a user namespace of its own.
+def mount_by_helper() -> tuple[int, bool]:
+    """Like `open_mount`, by a helper process in a user namespace of its own.
 
     It is an ordinary child, started and waited for, not a fork of this process: so
     threads are no danger to it, and it leaves no zombie.
@@ -154,7 +163,7 @@ def _enter_user_namespace() -> None:
     uid, gid = os.geteuid(), os.getegid()
     if _libc.unshare(ctypes.c_int(_CLONE_NEWUSER | _CLONE_NEWNS)) < 0:
         _fail("unshare")
-    # user_namespaces(7): without a mapping the new file would belong to nobody whom
+    # user_namespaces(7): without a mapping its files would belong to nobody whom
     # the file system knows (EOVERFLOW); gid_map is refused before setgroups is
     for name, line in (
         ("setgroups", "deny"),
@@ -168,11 +177,11 @@ def _enter_user_namespace() -> None:
 def _help(number: int) -> None:
     try:
         _enter_user_namespace()
-        fd, noswap = open_here()
+        mount, noswap = mount_here()
     except OSError as error:
         sys.exit(error.strerror)
     with socket.socket(fileno=number) as ours:
-        socket.send_fds(ours, [b"1" if noswap else b"0"], [fd])
+        socket.send_fds(ours, [b"1" if noswap else b"0"], [mount])
 
 
 if __name__ == "__main__":

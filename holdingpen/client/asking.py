@@ -16,8 +16,10 @@ from holdingpen.client.terms import (
     Terms,
     command_line,
     read_amounts,
+    read_disk,
     read_length,
     read_wait,
+    read_wishes,
 )
 from holdingpen.errors import LocalMistake, Refusal
 from holdingpen.wire import messages as wire
@@ -139,7 +141,10 @@ def lease(
     *,
     ram: Amount | None = None,
     cpu: Amount | None = None,
+    disk: Amount | None = None,
     exclusive: bool = False,
+    memory: bool = False,
+    file: bool = False,
     resources: Mapping[str, Amount] | None = None,
     priority: int = 0,
     time: Duration | None = None,
@@ -167,7 +172,13 @@ def lease(
     Args:
         ram: memory, in bytes or as a word: `8 * 2**30`, `"8G"`.
         cpu: how many CPUs.
+        disk: room on a disk, in bytes or as a word, and which disk, where there are
+            several: `"50G"`, `"50G:scratch"`.  `lease.scratch` is the directory.
         exclusive: the whole machine: nobody else holds a lease meanwhile.
+        memory: whether the memory is to come as the very pages that are held, by
+            `lease.memory()`.  Otherwise what is held is freed for the program to
+            occupy, which others may be quicker to do: see `lease.handover`.
+        file: whether the disk is to come as a file, by `lease.file()`.
         resources: other resources by name: `{"licence": 1}`.
         priority: higher goes first.
         time: expected length, in seconds or as a word (`"1h30m"`); lets it pass
@@ -183,10 +194,13 @@ def lease(
 
     Raises:
         BadWord: when an amount or a duration is none.
+        LocalMistake: `memory` or `file` without an amount for it.
     """
-    amounts = read_amounts({"ram": ram, "cpu": cpu, **(resources or {})})
+    named = {"ram": ram, "cpu": cpu, **read_disk(disk), **(resources or {})}
+    amounts = read_amounts(named)
     if exclusive:
         amounts["machine"] = 1
+    wishes = read_wishes(amounts, memory=memory, file=file)
     ask = wire.Acquire(
         id=ASK_ID,
         amounts=amounts,
@@ -197,6 +211,7 @@ def lease(
         label=label,
         reason=reason,
         command=command_line(),
+        wishes=wishes,
     )
     return Asking(Terms(ask, socket, on_waiting))
 
@@ -205,7 +220,10 @@ def try_lease(
     *,
     ram: Amount | None = None,
     cpu: Amount | None = None,
+    disk: Amount | None = None,
     exclusive: bool = False,
+    memory: bool = False,
+    file: bool = False,
     resources: Mapping[str, Amount] | None = None,
     priority: int = 0,
     time: Duration | None = None,
@@ -229,12 +247,16 @@ def try_lease(
     Raises:
         Refusal: when waiting would not help: `never-fits`, `not-permitted`...
         BadWord: when an amount or a duration is none.
+        LocalMistake: `memory` or `file` without an amount for it.
         Unavailable: there is no daemon, or it ended.
     """
     asking = lease(
         ram=ram,
         cpu=cpu,
+        disk=disk,
         exclusive=exclusive,
+        memory=memory,
+        file=file,
         resources=resources,
         priority=priority,
         time=time,

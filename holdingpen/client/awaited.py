@@ -14,12 +14,16 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from holdingpen.client.dialogue import OVER
 from holdingpen.client.finding import dial
-from holdingpen.client.held import Held
+from holdingpen.client.held import Held, Thing
+from holdingpen.client.pieces import Pieces
 from holdingpen.client.terms import Amount, Terms, read_amounts
 from holdingpen.errors import HoldingPenError
 
 if TYPE_CHECKING:
     import socket
+
+    from holdingpen.client.file import LeaseFile
+    from holdingpen.client.memory import LeaseMemory
 
 _Found = TypeVar("_Found")
 
@@ -99,13 +103,16 @@ class AsyncLease(Held):
 
     async def leave(self, *, failed: bool) -> None:
         """Leave its block, by an exception or not; `async with` calls this."""
-        if self._forked:
-            self.close()
-        elif failed:
-            # Who is cancelled may not wait.
-            self._leave()
-        else:
-            await self.release()
+        try:
+            self._put_down()
+        finally:
+            if self._forked:
+                self.close()
+            elif failed:
+                # Who is cancelled may not wait.
+                self._leave()
+            else:
+                await self.release()
 
     async def release(self) -> None:
         """Give it back, and wait until the daemon has said so.
@@ -138,6 +145,47 @@ class AsyncLease(Held):
         number, request = self._dialogue.shrink(less, self._loop.now_s())
         self._say(request)
         await self._until(lambda: self._dialogue.answer(number), inf)
+
+    async def memory(self) -> LeaseMemory:
+        """The memory that was held back for it: `await lease.memory()`.
+
+        What it is and raises is as with `Lease.memory`, but for one thing: touching it
+        for the first time is left to you, in a thread, because it takes its time:
+
+            await trio.to_thread.run_sync(memory.populate)
+        """
+        from holdingpen.client.memory import LeaseMemory
+
+        name = self._wished("memory()", "ram", "memory")
+        return await self._get(LeaseMemory, name)
+
+    async def file(self) -> LeaseFile:
+        """The disk that was held back for it: `await lease.file()`.
+
+        What it is and raises is as with `Lease.file`.
+        """
+        from holdingpen.client.file import LeaseFile
+
+        return await self._get(LeaseFile, self._wished("file()", "disk", "file"))
+
+    async def _get(self, kind: type[Thing], name: str) -> Thing:
+        await self._loop.checkpoint()
+        known = self._still_open(name, kind)
+        if known is not None:
+            return known
+        with Pieces.awaited() as pieces:
+            while pieces.more:
+                await self._fetch(name, pieces)
+            return self._opened(name, kind, pieces)
+
+    async def _fetch(self, name: str, pieces: Pieces) -> None:
+        first, now_s = len(pieces.fds), self._loop.now_s()
+        number, request = self._dialogue.fetch(name, first, now_s)
+        self._say(request)
+        try:
+            pieces.add(await self._until(lambda: self._dialogue.answer(number), inf))
+        finally:
+            self._dialogue.forget(number)
 
     async def wait_reclaim(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 (as in Lease)
         """Wait until somebody needs it back; only if it is `reclaimable`.
@@ -172,7 +220,7 @@ class AsyncLease(Held):
             self._loop.wake()
 
     async def _until(
-        self, found: Callable[[], _Found | None], limit_s: float
+        self, found: Callable[[], _Found], limit_s: float
     ) -> _Found | None:
         """Wait until `found` gives something; None: `limit_s` is over.
 

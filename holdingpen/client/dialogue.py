@@ -3,7 +3,8 @@
 All drivers share it: the blocking one, trio's and asyncio's.  A driver sends what the
 methods here return, hands what comes to `receive` (b"" at the end), and comes back at
 `due_s` for what `overdue` wants sent again.  Time is that of any clock that only goes
-on.
+on.  Files that come with the bytes are only passed on or dropped here: they close
+themselves.
 
     state      meaning                                left by
     asking     the request is out                     Waiting, Granted, Refused
@@ -17,9 +18,10 @@ sent again with its own number, which the protocol makes harmless; see RESEND_S.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from math import inf
-from typing import Final, assert_never
+from typing import Final, NamedTuple, Protocol, TypeAlias, assert_never
 
 from msgspec import Struct
 
@@ -51,6 +53,23 @@ _ENDS: Final = {
 }
 
 
+class Files(Protocol):
+    """The files of one message, closed when nobody keeps this any more."""
+
+    fds: list[int]
+
+
+class Brought(NamedTuple):
+    """The answer to Fetch, and the files that came with it."""
+
+    message: wire.Fetched
+    files: Files
+
+
+#: What comes of a request.
+Answer: TypeAlias = wire.Reply | Brought
+
+
 class _Request(Struct):
     """A request whose answer has not come."""
 
@@ -73,7 +92,9 @@ class Dialogue:
         #: Requests by number, until they are answered or given up.
         self._open: dict[int, _Request] = {}
         #: What came of requests, until somebody fetches it with `answer`.
-        self._answers: dict[int, wire.Reply | HoldingPenError] = {}
+        self._answers: dict[int, Answer | HoldingPenError] = {}
+        #: Files whose message is not complete yet, oldest first.
+        self._files: deque[Files] = deque()
         #: The number of the last request.
         self._last_id = ask.id
         #: asking, waiting, live or over.
@@ -82,7 +103,13 @@ class Dialogue:
         self.lease = 0
         #: Resource to bytes or units that are ours.
         self.amounts: dict[str, int] = {}
+        #: How sure what was held back is, at most how many bytes may be lost of it,
+        #: and why it is not exact.
         self.handover = "none"
+        self.bound = 0
+        self.handover_why = ""
+        #: Disk to the directory it may write in.
+        self.places: dict[str, str] = {}
         #: Whether somebody needs it, and it is reclaimable.
         self.asked_back = False
         #: Why it is over, as a stable word; None: it is not.
@@ -101,6 +128,12 @@ class Dialogue:
         """Give a part back; the number for `answer`, and the bytes to send."""
         self._last_id += 1
         message = wire.Shrink(self._last_id, self.lease, dict(amounts))
+        return self._last_id, self._request(message, now_s)
+
+    def fetch(self, resource: str, first: int, now_s: float) -> tuple[int, bytes]:
+        """Ask for what is held of `resource`, from its `first` file; as `shrink`."""
+        self._last_id += 1
+        message = wire.Fetch(self._last_id, self.lease, resource, first)
         return self._last_id, self._request(message, now_s)
 
     def release(self, now_s: float) -> tuple[int, bytes]:
@@ -142,8 +175,16 @@ class Dialogue:
 
     # What we hear.
 
-    def receive(self, data: bytes) -> None:
-        """Take bytes from the daemon; b"": it closed its end.  Raises nothing."""
+    def receive(self, data: bytes, files: Files | None = None) -> None:
+        """Take bytes from the daemon; b"": it closed its end.  Raises nothing.
+
+        Args:
+            data: what one read brought.
+            files: what came with it; they belong to a message that begins in `data`.
+                There may be fewer than were sent, but not None then.
+        """
+        if files is not None:
+            self._files.append(files)
         try:
             if data:
                 for reply in self._session.receive(data):
@@ -169,7 +210,12 @@ class Dialogue:
         """The connection was closed on this side."""
         self._end(CLOSED, self._no_more(CLOSED))
 
-    def answer(self, number: int) -> wire.Reply | None:
+    def forget(self, number: int) -> None:
+        """Nobody waits for this answer any more."""
+        self._open.pop(number, None)
+        self._answers.pop(number, None)
+
+    def answer(self, number: int) -> Answer | None:
         """What came of a request; once.  None: nothing yet.
 
         Raises:
@@ -201,6 +247,8 @@ class Dialogue:
             case wire.Shrunk():
                 self.amounts = reply.amounts
                 self._settle(reply.id, reply)
+            case wire.Fetched():
+                self._heard_fetched(reply)
             case wire.Reclaim():
                 self.asked_back = reply.on
             case wire.Released():
@@ -230,9 +278,28 @@ class Dialogue:
         self.lease = reply.lease
         self.amounts = reply.amounts
         self.handover = reply.handover
+        self.bound = reply.bound
+        self.handover_why = reply.why
+        self.places = reply.places
         self._settle(self._ask.id, reply)
 
-    def _settle(self, number: int, what: wire.Reply | HoldingPenError) -> None:
+    def _heard_fetched(self, reply: wire.Fetched) -> None:
+        # Files come before or with the end of their message, and in its order.  Those
+        # of an answer that nobody waits for are dropped here.
+        if not reply.sizes:
+            return self._settle(reply.id, reply)
+        files = self._files.popleft() if self._files else None
+        came = 0 if files is None else len(files.fds)
+        if files is None or came != len(reply.sizes):
+            lost = Unavailable(
+                f"{came} of the {len(reply.sizes)} files of {self._it} arrived. Has "
+                "this program reached its limit of open files? 'ulimit -n' shows and "
+                "raises it."
+            )
+            return self._settle(reply.id, lost)
+        return self._settle(reply.id, Brought(reply, files))
+
+    def _settle(self, number: int, what: Answer | HoldingPenError) -> None:
         if self._open.pop(number, None) is not None:
             self._answers[number] = what
 
@@ -241,6 +308,11 @@ class Dialogue:
             return
         self.state = OVER
         self.ended = why
+        # nobody has use for what was held for it
+        self._files.clear()
+        for number, found in self._answers.items():
+            if isinstance(found, Brought):
+                self._answers[number] = error
         for number in list(self._open):
             self._settle(number, error)
 

@@ -10,17 +10,32 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import warnings
 from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from holdingpen.client.dialogue import OVER, Dialogue
+from holdingpen.client.dialogue import OVER, Answer, Dialogue
 from holdingpen.client.finding import reason
-from holdingpen.client.terms import ASK_ID, Terms
+from holdingpen.client.pieces import FILES_ROOM, Files, Pieces, descriptors
+from holdingpen.client.terms import ASK_ID, Terms, wished
 from holdingpen.errors import LocalMistake
 from holdingpen.wire import messages as wire
 from holdingpen.wire.session import encode
 
+if TYPE_CHECKING:
+    from holdingpen.client.file import LeaseFile
+    from holdingpen.client.memory import LeaseMemory
+
 _READ_BYTES = 64 * 1024
 _NOW = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+#: Files that come are closed on exec, from the first moment.
+_READ = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+
+#: What recvmsg(2) brings: bytes, ancillary data, flags, an address.
+_News: TypeAlias = tuple[bytes, list[tuple[int, int, bytes]], int, object]
+#: What can be fetched.
+Thing = TypeVar("Thing", "LeaseMemory", "LeaseFile")
 
 
 class Held(ABC):
@@ -36,10 +51,15 @@ class Held(ABC):
         self._terms = terms
         self._dialogue = Dialogue(terms.ask, "python")
         self._sock: socket.socket | None = None
+        #: What recvmsg(2) brought last, until it is passed on: should Ctrl-C come in
+        #: between, then files are in there.
+        self._news: _News | None = None
         #: The process that may read replies: a child would read its parent's.
         self._pid = os.getpid()
         #: Seconds since 1970 when it was granted; 0.0: not yet.
         self.granted = 0.0
+        #: What was fetched and may still be open, by resource.
+        self._fetched: dict[str, LeaseMemory | LeaseFile] = {}
 
     def __repr__(self) -> str:
         dialogue = self._dialogue
@@ -58,8 +78,32 @@ class Held(ABC):
 
     @property
     def handover(self) -> str:
-        """How sure its memory is: `exact`, `bounded`, `best-effort`; `none`: no RAM."""
+        """How sure it is to get what was held back for it.
+
+        `exact`: nobody can take any of it in between; `bounded`: at most `bound`
+        bytes; `best-effort`: it depends on the neighbours; `none`: it has nothing that
+        can be held back.
+        """
         return self._dialogue.handover
+
+    @property
+    def bound(self) -> int:
+        """When `handover` is `bounded`: bytes that others may take at most."""
+        return self._dialogue.bound
+
+    @property
+    def handover_why(self) -> str:
+        """One sentence on why `handover` is not `exact`; empty when it is."""
+        return self._dialogue.handover_why
+
+    @property
+    def scratch(self) -> Path | None:
+        """The directory it may write its disk share in; None: it has none.
+
+        With `file=True` what was held is passed as a file instead: see `file`.
+        """
+        places = self._dialogue.places
+        return Path(next(iter(places.values()))) if places else None
 
     @property
     def reclaim_requested(self) -> bool:
@@ -103,6 +147,9 @@ class Held(ABC):
         by `fork` that does not need its parent's lease.
         """
         self._dialogue.closed()
+        news, self._news = self._news, None
+        if news is not None:
+            Files(descriptors(news[1])).close()
         if self._sock is not None:
             self._sock.close()
 
@@ -129,14 +176,30 @@ class Held(ABC):
         """Take in what has come; False: nothing has."""
         assert self._sock is not None
         try:
-            data = self._sock.recv(_READ_BYTES, _NOW)
+            if self._news is None:
+                self._news = self._sock.recvmsg(_READ_BYTES, FILES_ROOM, _READ)
         except BlockingIOError:
             return False
         except OSError as why:
             self._dialogue.lost(reason(why))
         else:
-            self._dialogue.receive(data)
+            self._pass_on(*self._news)
         return True
+
+    def _pass_on(
+        self,
+        data: bytes,
+        ancillary: list[tuple[int, int, bytes]],
+        flags: int,
+        address: object,
+    ) -> None:
+        files = None
+        if ancillary or flags & socket.MSG_CTRUNC:
+            files = Files([])
+            # one statement, so that Ctrl-C leaves each file with one owner
+            files.fds, self._news = descriptors(ancillary), (data, [], 0, address)
+        self._news = None
+        self._dialogue.receive(data, files)
 
     def _say(self, data: bytes) -> None:
         if not data or self._sock is None:
@@ -155,7 +218,7 @@ class Held(ABC):
         if gone < len(data):
             self._dialogue.lost(f"it took {gone} of {len(data)} bytes")
 
-    def _answered(self) -> wire.Reply | None:
+    def _answered(self) -> Answer | None:
         """Pass news from the line on; the grant, once it is there."""
         news = self._dialogue.news
         while news:
@@ -163,6 +226,49 @@ class Held(ABC):
             if self._terms.on_waiting is not None:
                 self._terms.on_waiting(told)
         return self._dialogue.answer(ASK_ID)
+
+    # What is fetched.
+
+    def _wished(self, what: str, kind: str, word: str) -> str:
+        """The resource to fetch; `word` is what it is asked for with."""
+        self._must_be_ours(what)
+        name = wished(self._terms.ask, kind)
+        if name is None:
+            raise LocalMistake(
+                f"lease {self.id} was asked for without {word}=True, so what is held "
+                f"for it is freed for the program to occupy in its own ways. Write "
+                f"holdingpen.lease(..., {word}=True) to get the very thing by {what}."
+            )
+        return name
+
+    def _still_open(self, name: str, kind: type[Thing]) -> Thing | None:
+        """What was fetched of this resource before, unless it was closed since."""
+        found = self._fetched.get(name)
+        return found if isinstance(found, kind) and not found.closed else None
+
+    def _opened(self, name: str, kind: type[Thing], pieces: Pieces) -> Thing:
+        """Make something of what was fetched, unless another was quicker."""
+        quicker = self._still_open(name, kind)
+        if quicker is not None:
+            return quicker
+        new = kind(pieces, self._dialogue.amounts.get(name, 0))
+        self._fetched[name] = new
+        return new
+
+    def _put_down(self) -> None:
+        """Close what was fetched, where nobody uses it."""
+        while self._fetched:
+            name, thing = self._fetched.popitem()
+            try:
+                thing.close()
+            except BufferError:
+                warnings.warn(
+                    f"lease {self.id} is over while its {name} is still in use: an "
+                    "array or a view of it exists. What it occupies counts as foreign "
+                    "use until it is closed.",
+                    ResourceWarning,
+                    stacklevel=4,
+                )
 
     # What a driver waits for: something, or None for not yet.
 

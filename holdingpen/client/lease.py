@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 from holdingpen.client.dialogue import OVER
 from holdingpen.client.finding import dial
-from holdingpen.client.held import Held
+from holdingpen.client.held import Held, Thing
+from holdingpen.client.pieces import Pieces
 from holdingpen.client.terms import Amount, Terms, read_amounts
 from holdingpen.errors import HoldingPenError
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from holdingpen.client.file import LeaseFile
+    from holdingpen.client.memory import LeaseMemory
 
 _Found = TypeVar("_Found")
 
@@ -61,13 +65,16 @@ class Lease(Held):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._forked:
-            self.close()
-        elif kind is None:
-            self.release()
-        else:
-            # Who is interrupted does not want to wait for a daemon.
-            self._leave()
+        try:
+            self._put_down()
+        finally:
+            if self._forked:
+                self.close()
+            elif kind is None:
+                self.release()
+            else:
+                # Who is interrupted does not want to wait for a daemon.
+                self._leave()
 
     def acquire(self) -> None:
         """Ask for it and wait until it is granted; `holdingpen.lease` calls this.
@@ -122,6 +129,74 @@ class Lease(Held):
             self._say(request)
         self._until(lambda: self._dialogue.answer(number), inf)
 
+    def memory(self) -> LeaseMemory:
+        """The memory that was held back for it: the very pages, as one buffer.
+
+            >>> import holdingpen
+            >>> with holdingpen.lease(ram="1G", memory=True) as lease:
+            ...     numbers = lease.memory().asarray("f8", shape=(1000, 1000))
+            ...     numbers[0, 0] = 1.5
+            ...     del numbers
+
+        It has exactly the leased bytes.  Called again it is the same object, until
+        that is closed.  Leaving the block closes it; see `LeaseMemory` for what
+        happens while arrays of it exist.  After `release` it can still be read until
+        it is closed, but counts as foreign use after 10 s.
+
+        Raises:
+            LocalMistake: when the lease was not asked for with `memory=True`; in a
+                child made by `fork`, which has what its parent fetched before.
+            Refusal: `not-now`, when a part that was not held cannot be found; `ended`.
+            Unavailable: when the daemon is gone or does not answer, or the system
+                lets this program open or map no more.
+        """
+        from holdingpen.client.memory import LeaseMemory
+
+        memory = self._get(LeaseMemory, self._wished("memory()", "ram", "memory"))
+        memory.populate()
+        return memory
+
+    def file(self) -> LeaseFile:
+        """The disk that was held back for it: an open file that has its blocks.
+
+            >>> import holdingpen
+            >>> with holdingpen.lease(disk="50G", file=True) as lease:
+            ...     lease.file().write(b"hello")
+            5
+
+        Called again it is the same object, until that is closed.  Leaving the block
+        closes it.
+
+        Raises:
+            LocalMistake: when the lease was not asked for with `file=True`; in a child
+                made by `fork`, which has what its parent fetched before.
+            Refusal: `not-now`, when a part that was not held cannot be found; `ended`.
+            Unavailable: when the daemon is gone or does not answer.
+        """
+        from holdingpen.client.file import LeaseFile
+
+        return self._get(LeaseFile, self._wished("file()", "disk", "file"))
+
+    def _get(self, kind: type[Thing], name: str) -> Thing:
+        known = self._still_open(name, kind)
+        if known is not None:
+            return known
+        with Pieces.awaited() as pieces:
+            while pieces.more:
+                self._fetch(name, pieces)
+            with self._changed:
+                return self._opened(name, kind, pieces)
+
+    def _fetch(self, name: str, pieces: Pieces) -> None:
+        with self._changed:
+            first, now_s = len(pieces.fds), time.monotonic()
+            number, request = self._dialogue.fetch(name, first, now_s)
+            self._say(request)
+        try:
+            pieces.add(self._until(lambda: self._dialogue.answer(number), inf))
+        finally:
+            self._dialogue.forget(number)
+
     def wait_reclaim(self, timeout: float | None = None) -> bool:
         """Wait until somebody needs it back; only if it is `reclaimable`.
 
@@ -145,9 +220,7 @@ class Lease(Held):
             if self._reader is None and self._dialogue.state != OVER and self._hear():
                 self._changed.notify_all()
 
-    def _until(
-        self, found: Callable[[], _Found | None], limit_s: float
-    ) -> _Found | None:
+    def _until(self, found: Callable[[], _Found], limit_s: float) -> _Found | None:
         """Wait until `found` gives something; None: `limit_s` is over.
 
         One thread waits for bytes; what it hears may be for another, so the others

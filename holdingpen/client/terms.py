@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 
 from holdingpen.amounts import parse_amount
 from holdingpen.durations import parse_duration
-from holdingpen.errors import BadWord
+from holdingpen.errors import BadWord, LocalMistake
 from holdingpen.wire import messages as wire
 
 #: Bytes or units, or words for them: `8 * 2**30`, `"8G"`; `2`, `"2"`.
@@ -21,6 +21,9 @@ OnWaiting: TypeAlias = Callable[[wire.Waiting], object]
 
 #: The number of the only request for a lease on its connection.
 ASK_ID = 1
+
+#: The wish for open files, one of `wire.WISHES`.
+DESCRIPTOR = "descriptor"
 
 
 class Terms(NamedTuple):
@@ -51,6 +54,53 @@ def _amount(name: str, amount: Amount) -> int:
     if isinstance(amount, bool) or not isinstance(amount, int):
         raise BadWord(f'{name}={amount!r}: write a whole number, or a word like "8G".')
     return amount
+
+
+def read_disk(disk: Amount | None) -> dict[str, Amount | None]:
+    """Make a resource and its amount of a disk share: `"50G"`, `"50G:scratch"`."""
+    if not isinstance(disk, str):
+        return {"disk": disk}
+    size, colon, name = disk.partition(":")
+    if colon and not name:
+        raise BadWord(f"disk={disk!r}: write the name of a disk after the colon.")
+    return {f"disk.{name}" if colon else "disk": size}
+
+
+def read_wishes(
+    amounts: Mapping[str, int], *, memory: bool, file: bool
+) -> dict[str, str]:
+    """Say what is to come as open files.
+
+    Raises:
+        LocalMistake: when no amount, or more than one, is asked for of that.
+    """
+    wishes = {}
+    if memory:
+        # without any amount it is for the share, which is of memory
+        if amounts and "ram" not in amounts:
+            raise LocalMistake('memory=True: say how much of it, such as ram="8G".')
+        wishes["ram"] = DESCRIPTOR
+    if file:
+        disks = [name for name in amounts if _kind(name) == "disk"]
+        if len(disks) != 1:
+            raise LocalMistake(
+                f'file=True: say how much of one disk, such as disk="50G"; this names '
+                f"{len(disks)}."
+            )
+        wishes[disks[0]] = DESCRIPTOR
+    return wishes
+
+
+def wished(ask: wire.Acquire, kind: str) -> str | None:
+    """The resource of this kind that is to come as open files; None: there is none."""
+    for name, wish in ask.wishes.items():
+        if wish == DESCRIPTOR and _kind(name) == kind:
+            return name
+    return None
+
+
+def _kind(resource: str) -> str:
+    return resource.partition(".")[0]
 
 
 def read_length(length: Duration | None) -> float | None:

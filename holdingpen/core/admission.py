@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from holdingpen.amounts import format_amount, format_amounts
+from msgspec import structs
+
+from holdingpen.amounts import AMOUNT_MAX, format_amount, format_amounts
 from holdingpen.core.books import Books
 from holdingpen.core.decisions import STEPS_MAX, drained
 from holdingpen.core.effects import TellRefused
+from holdingpen.core.events import FetchAsked, StepAsked
 from holdingpen.core.facts import MACHINE, Ask
+from holdingpen.core.handover import METHODS
 from holdingpen.core.leases import LIVE, Lease
-from holdingpen.core.resources import Ledger
+from holdingpen.core.resources import DISK, Ledger
 from holdingpen.core.rights import Rules
+
+
+def completed(ask: Ask, rules: Rules, ledgers: Mapping[str, Ledger]) -> Ask:
+    """The ask with what goes without saying: the share, and which disk is meant."""
+    if not ask.amounts:
+        return structs.replace(ask, amounts=share(rules, ledgers))
+    disk = meant(DISK, ledgers)
+    if DISK in ask.amounts and disk not in ask.amounts:
+        names = {DISK: disk}
+        amounts = {names.get(n, n): x for n, x in ask.amounts.items()}
+        wishes = {names.get(n, n): x for n, x in ask.wishes.items()}
+        return structs.replace(ask, amounts=amounts, wishes=wishes)
+    return ask
+
+
+def meant(name: str, names: Iterable[str]) -> str:
+    """Which of `names` is meant: `disk` is the only disk there is."""
+    if name != DISK:
+        return name
+    disks = [one for one in names if one.partition(".")[0] == DISK]
+    return disks[0] if len(disks) == 1 else name
 
 
 def share(rules: Rules, ledgers: Mapping[str, Ledger]) -> dict[str, int]:
@@ -80,12 +105,52 @@ def not_to_shrink(lease: Lease, less: Mapping[str, int]) -> tuple[str, str] | No
                 f"lease {lease.id} cannot give {name!r} back; it can give back of: "
                 f"{', '.join(sorted(lease.amounts.keys() - {MACHINE})) or 'nothing'}."
             )
+        method = METHODS.get(lease.how.get(name, ""))
+        if method is not None and not method.shrinks:
+            return "bad-amount", (
+                f"lease {lease.id} holds its {name} in one piece and cannot give a "
+                "part of it back. Release it, and ask for less."
+            )
         if not 0 < amount < held:
             return "bad-amount", (
                 f"lease {lease.id} holds {format_amount(name, held)} {name}; give back "
                 f"more than 0 and less than that, not {format_amount(name, amount)}. "
                 "To give all back, release it instead."
             )
+    return None
+
+
+def not_to_fetch(lease: Lease | None, event: FetchAsked) -> tuple[str, str] | None:
+    """Why its client cannot have the files of this lease; None: it can."""
+    if lease is None or lease.ask.conn != event.conn or lease.state != LIVE:
+        return "no-such-lease", (
+            f"lease {event.lease} is no live lease of this connection: fetch what it "
+            "holds over the connection that asked for it, once it is granted."
+        )
+    if lease.how.get(event.resource) not in ("pieces", "file"):
+        return "bad-request", (
+            f"{event.resource} of lease {lease.id} is not kept as files: ask for it "
+            "with the wish `descriptor` (memory=True or file=True in Python)."
+        )
+    if event.first < 0:
+        return "bad-request", f"there is no file {event.first}; the first is 0."
+    return None
+
+
+def not_to_step(lease: Lease | None, event: StepAsked) -> tuple[str, str] | None:
+    """Why nothing of this lease can be freed step by step; None: it can."""
+    if lease is None or lease.ask.conn != event.conn or lease.state != LIVE:
+        return (
+            "no-such-lease",
+            f"lease {event.lease} is no live one of this connection.",
+        )
+    if lease.how.get(event.resource) != "steps":
+        return "bad-request", (
+            f"{event.resource} of lease {lease.id} is not freed in steps: ask for it "
+            "with the wish `steps` (gatekeeper --prefault)."
+        )
+    if not 0 < event.amount <= AMOUNT_MAX:
+        return "bad-amount", f"a step of {event.amount} bytes makes no sense."
     return None
 
 

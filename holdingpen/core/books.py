@@ -53,6 +53,9 @@ class Books:
         #: Why nothing new starts; None: it does.
         self.drain: str | None = None
         self.boot_id = ""
+        #: Lease that is over to resource to the ballast it drew, where that was kept
+        #: for it and is still to come back; it counts as drawn until then.
+        self.coming: dict[int, dict[str, int]] = {}
         #: User to [leases held, places in the line]; no user with neither.
         self.users: dict[int, list[int]] = {}
         #: (boot_s, lease): known ends of live leases, soonest first.
@@ -79,6 +82,11 @@ class Books:
                 self._apply_dropped(what)
             case fact.Shrunk():
                 self._apply_shrunk(what)
+            case fact.Recovered():
+                self._apply_recovered(what)
+            case fact.Owed():
+                self.coming.setdefault(what.lease, {})[what.resource] = what.amount
+                self.resources[what.resource].drawn += what.amount
             case fact.Heard():
                 conn = self.connections.setdefault(what.conn, Connection())
                 conn.last = what.last
@@ -142,7 +150,7 @@ class Books:
 
     def _apply_promised(self, what: fact.Promised) -> None:
         lease = self._book(what.lease, what.ask, what.at, PROMISED, what.drawn)
-        lease.drawn = what.drawn
+        lease.drawn, lease.how = what.drawn, what.how
         lease.dropping = list(what.drawn)
 
     def _apply_granted(self, what: fact.Granted) -> None:
@@ -164,6 +172,21 @@ class Books:
                 "which does not wait for it"
             )
         lease.dropping.remove(what.resource)
+        if what.place:
+            lease.places[what.resource] = what.place
+
+    def _apply_recovered(self, what: fact.Recovered) -> None:
+        ledger = self.resources[what.resource]
+        coming = self.coming.get(what.lease)
+        if coming is not None:
+            ledger.drawn -= coming.pop(what.resource, 0)
+            if not coming:
+                del self.coming[what.lease]
+        settled = min(what.amount, ledger.settling)
+        ledger.settling -= settled
+        ledger.foreign -= min(what.amount - settled, ledger.foreign)
+        ledger.held += what.amount
+        self.line.settle(what.resource)
 
     def _apply_shrunk(self, what: fact.Shrunk) -> None:
         lease = self.leases.get(what.lease)
@@ -280,7 +303,11 @@ class Books:
             ledger = self.resources[name]
             ledger.leased -= need
             if lease.drawn and name in lease.drawn:
-                ledger.drawn -= lease.drawn[name]
+                if name in lease.how:
+                    coming = self.coming.setdefault(lease.id, {})
+                    coming[name] = lease.drawn[name]
+                else:
+                    ledger.drawn -= lease.drawn[name]
             if ledger.measured:
                 ledger.settling += need
                 ledger.settle_by_s = at.boot_s + SETTLE_LIMIT_S

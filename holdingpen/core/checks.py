@@ -45,6 +45,7 @@ def _check_ledgers(books: Books) -> None:
         leased = sum(lease.needs.get(name, 0) for lease in holding)
         _demand(ledger.leased == leased, f"{name}: leased {leased}, not {ledger}")
         drawn = sum(lease.drawn.get(name, 0) for lease in holding)
+        drawn += sum(owed.get(name, 0) for owed in books.coming.values())
         _demand(ledger.drawn == drawn, f"{name}: drawn {drawn}, not {ledger}")
         _demand(ledger.held % ledger.unit == 0, f"{name}: odd ballast: {ledger}")
 
@@ -63,6 +64,8 @@ def _check_leases(books: Books) -> None:
         _demand(min(given.values(), default=0) >= 0, f"grown: {lease}")
         _demand((lease.granted is not None) == (lease.state == LIVE), f"{lease}")
         _demand(not lease.dropping or lease.state == PROMISED, f"{lease}")
+        _demand(lease.how.keys() <= lease.drawn.keys(), f"{lease}")
+        _demand(number not in books.coming, f"{lease} is not over")
         waiting = lease.state == WAITING
         users.setdefault(lease.ask.who.uid, [0, 0])[waiting] += 1
         numbers.setdefault(lease.ask.conn, {})[lease.ask.number] = number
@@ -131,4 +134,5 @@ def view(books: Books) -> dict[str, object]:
         "known_ends": list(books.known_ends),
         "patience": list(books.patience),
         "boot_id": books.boot_id,
+        "coming": dict(sorted(books.coming.items())),
     }

@@ -21,6 +21,8 @@ Ledgers = Mapping[str, Ledger]
 #: Ballast is taken in slices of this many bytes, so that a request never waits for
 #: more than one: 64 MiB are 16 ms of 4K pages, 0.2 ms of huge ones (measured).
 TAKE_SLICE = 64 * 2**20
+#: Given up at once under pressure, at least, in bytes.
+YIELD_MIN = 256 * 2**20
 #: How many candidates, waiters and known ends one backfill decision may look at.
 CANDIDATES_MAX = 32
 STEPS_MAX = 256
@@ -38,6 +40,12 @@ def misfit(amounts: Mapping[str, int], ledgers: Ledgers) -> tuple[str, str] | No
     for name, amount in amounts.items():
         ledger = ledgers.get(name)
         if ledger is None:
+            if name == "hugepages":
+                return "unknown-resource", (
+                    "asked for hugepages, and no pool of them is set apart. An "
+                    "administrator does that with `sysctl vm.nr_hugepages=N` and "
+                    "`systemctl reload holdingpen`."
+                )
             known = ", ".join(sorted(ledgers))
             return "unknown-resource", (
                 f"asked for {name!r}, which this pen does not have; it has: {known}. "
@@ -105,17 +113,30 @@ def surplus(ledger: Ledger) -> int:
     return max(0, min(units, ledger.held))
 
 
+def yielded(ledger: Ledger) -> int:
+    """How much ballast to give up at once when programs wait for memory.
+
+    A quarter of what is left, so that a short shortage does not cost all of it; the
+    last YIELD_MIN go together.
+    """
+    part = max(ledger.held // 4, YIELD_MIN)
+    return min(-(-part // ledger.unit) * ledger.unit, ledger.held)
+
+
 def seen(ledger: Ledger, measured: Measured, leases: Mapping[int, Lease]) -> Seen:
     """Book a measurement: what is missing settles, or is foreign (model.md 5).
 
-    What the leases use has gone out of `available`, and so has the ballast:
-    whatever else of the capacity is not available, somebody outside has.  When it
-    is not fresh what leases use, it may be one of them: then foreign use is as it was.
+    What the leases use has gone out of `available`, and so has what is kept for them
+    and the ballast: whatever else of the capacity is not available, somebody outside
+    has.  When it is not fresh what leases use, it may be one of them: then foreign use
+    is as it was.
     """
     used = 0
-    for lease, amount in measured.used.items():
+    kept = measured.kept
+    for lease in measured.used.keys() | kept.keys():
         holder = leases.get(lease)
         if holder is not None:
+            amount = measured.used.get(lease, 0) + kept.get(lease, 0)
             used += min(amount, holder.amounts.get(ledger.name, 0))
     missing = max(0, ledger.capacity - measured.available - measured.ballast - used)
     settling = min(ledger.settling, max(0, missing - ledger.foreign))

@@ -9,6 +9,8 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from holdingpen.core.facts import Who
+
 
 class TellGranted(Struct, frozen=True, gc=False):
     """Say: it is yours."""
@@ -18,8 +20,14 @@ class TellGranted(Struct, frozen=True, gc=False):
     lease: int
     #: Resource to bytes or units.
     amounts: dict[str, int]
-    #: exact, bounded, best-effort, or none when no memory was asked for.
+    #: exact, bounded, best-effort, or none when nothing of that kind was asked for.
     handover: str
+    #: When bounded: bytes others may take at most.
+    bound: int = 0
+    #: Why it is not exact.
+    why: str = ""
+    #: Resource to the directory it may write in.
+    places: dict[str, str] = {}
 
 
 class TellWaiting(Struct, frozen=True, gc=False):
@@ -91,6 +99,60 @@ class DropBallast(Struct, frozen=True, gc=False):
     lease: int
 
 
+class Prepare(Struct, frozen=True, gc=False):
+    """Set `amount` bytes of ballast apart for a lease, to be handed over as `how`.
+
+    Answer with BallastDropped when it may be granted.
+    """
+
+    resource: str
+    #: A multiple of the resource's unit; maybe 0.
+    amount: int
+    lease: int
+    #: One of handover.METHODS.
+    how: str
+    #: Bytes the lease holds in all, `amount` or more or, by rounding, less.
+    need: int
+    who: Who
+
+
+class TakeBack(Struct, frozen=True, gc=False):
+    """Make what is kept for a lease ballast again; answer with BallastBack.
+
+    The lease is over, or (`amount`) has become smaller by so much.
+    """
+
+    resource: str
+    lease: int
+    amount: int | None = None
+
+
+class Lend(Struct, frozen=True, gc=False):
+    """Pass what is kept for a lease to its client as open files, from `first` on."""
+
+    conn: int
+    number: int
+    lease: int
+    resource: str
+    #: Bytes the lease holds.
+    amount: int
+    #: To whom it is passed.
+    uid: int
+    first: int = 0
+    #: Whether all of it was ballast before.
+    exact: bool = True
+
+
+class GiveStep(Struct, frozen=True, gc=False):
+    """Free `amount` bytes of what is kept for a lease, and tell its client Done."""
+
+    conn: int
+    number: int
+    lease: int
+    resource: str
+    amount: int
+
+
 class TakeBallast(Struct, frozen=True, gc=False):
     """Occupy `amount` more bytes if the machine bears it; answer BallastTaken."""
 
@@ -123,6 +185,10 @@ Effect: TypeAlias = (
     | TellEnded
     | TellDone
     | DropBallast
+    | Prepare
+    | TakeBack
+    | Lend
+    | GiveStep
     | TakeBallast
     | Measure
     | Note

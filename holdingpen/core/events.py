@@ -50,10 +50,57 @@ class Gone(Struct, frozen=True, gc=False):
 
 
 class BallastDropped(Struct, frozen=True, gc=False):
-    """The ballast drawn by a lease has been given to the system."""
+    """The ballast drawn by a lease is freed, or made ready to be handed over."""
 
     at: Moment
     lease: int
+    resource: str
+    #: The directory the client may write in; empty: none.
+    place: str = ""
+    #: Why it could not be made ready; empty: it is.
+    problem: str = ""
+
+
+class BallastBack(Struct, frozen=True, gc=False):
+    """Of what was kept for a lease, `amount` is ballast again.
+
+    After the end of a lease there is one within the time memory is given to settle,
+    and one more if something comes back later than that.
+    """
+
+    at: Moment
+    lease: int
+    resource: str
+    amount: int
+
+
+class FetchAsked(Struct, frozen=True, gc=False):
+    """A client wants the files in which a resource is kept for its lease."""
+
+    at: Moment
+    conn: int
+    number: int
+    lease: int
+    resource: str
+    #: The first file wanted.
+    first: int = 0
+
+
+class StepAsked(Struct, frozen=True, gc=False):
+    """A client wants a part of what is kept for its lease freed."""
+
+    at: Moment
+    conn: int
+    number: int
+    lease: int
+    resource: str
+    amount: int
+
+
+class Pressed(Struct, frozen=True, gc=False):
+    """Programs wait for memory, and the machine is near its end."""
+
+    at: Moment
     resource: str
 
 
@@ -79,6 +126,8 @@ class Measured(Struct, frozen=True, gc=False):
     used: dict[int, int]
     #: Whether `used` was looked up just now; if not, it says nothing of foreign use.
     fresh: bool = True
+    #: Lease to bytes that are occupied for it, beside `ballast`.
+    kept: dict[int, int] = {}
 
 
 class Ticked(Struct, frozen=True, gc=False):
@@ -140,6 +189,10 @@ Event: TypeAlias = (
     | Gone
     | BallastDropped
     | BallastTaken
+    | BallastBack
+    | FetchAsked
+    | StepAsked
+    | Pressed
     | Measured
     | Ticked
     | CapacityAsked

@@ -58,6 +58,8 @@ class Ask(Struct, frozen=True, array_like=True, gc=False):
     reason: str = ""
     #: The command line as the client gave it: shown, never believed.
     command: str = ""
+    #: Resource to how the client wants it handed over: see handover.py.
+    wishes: dict[str, str] = {}
 
 
 class Opened(Struct, frozen=True, array_like=True, gc=False, tag=1):
@@ -115,14 +117,17 @@ class Joined(Struct, frozen=True, array_like=True, gc=False, tag=6):
 
 
 class Promised(Struct, frozen=True, array_like=True, gc=False, tag=7):
-    """A lease has its amounts in the books; ballast is being freed for it."""
+    """A lease has its amounts in the books; ballast is being made ready for it."""
 
     lease: int
-    #: Resource to ballast bytes drawn, multiples of the resource's unit.
+    #: Resource to ballast bytes drawn, multiples of the resource's unit; 0 where
+    #: there was none and something must be made ready all the same.
     drawn: dict[str, int]
     #: With `ask` when it never stood in the line.
     at: Moment
     ask: Ask | None = None
+    #: Resource to the method by which it is handed over; unnamed: freed.
+    how: dict[str, str] = {}
 
 
 class Granted(Struct, frozen=True, array_like=True, gc=False, tag=8):
@@ -185,10 +190,12 @@ class Seen(Struct, frozen=True, array_like=True, gc=False, tag=14):
 
 
 class Dropped(Struct, frozen=True, array_like=True, gc=False, tag=15):
-    """Ballast of one resource is freed for a promise that waits for another's."""
+    """Of a promise, one resource is ready; it may wait for another."""
 
     lease: int
     resource: str
+    #: The directory the client may write in; empty: none.
+    place: str = ""
 
 
 class Heard(Struct, frozen=True, array_like=True, gc=False, tag=16):
@@ -213,6 +220,25 @@ class Shrunk(Struct, frozen=True, array_like=True, gc=False, tag=17):
     undrawn: dict[str, int] = {}
 
 
+class Recovered(Struct, frozen=True, array_like=True, gc=False, tag=18):
+    """Of what was kept for a lease, now over or smaller, `amount` is ballast again.
+
+    What it had drawn is owed no more, however much of it came back.
+    """
+
+    lease: int
+    resource: str
+    amount: int
+
+
+class Owed(Struct, frozen=True, array_like=True, gc=False, tag=19):
+    """What a lease that is over drew is still to come back (in a snapshot)."""
+
+    lease: int
+    resource: str
+    amount: int
+
+
 Fact: TypeAlias = (
     Opened
     | Counted
@@ -231,6 +257,8 @@ Fact: TypeAlias = (
     | Dropped
     | Heard
     | Shrunk
+    | Recovered
+    | Owed
 )
 
 #: Facts that can outlive a boot: synced to the disk before anybody is told.

@@ -2,7 +2,7 @@
 
     state      meaning                              booked in the ledger
     waiting    stands in the line                   nothing (only set aside)
-    promised   chosen; ballast is being freed       leased
+    promised   chosen; ballast is being made ready  leased
     live       the client holds it                  leased
     ended      over; kept for its story             nothing (settling for a while)
 
@@ -48,6 +48,8 @@ class Why:
     MISFIT: Final = "never-fits"
     #: The daemon started anew and its connection had not survived.
     RESTARTED: Final = "daemon-restarted"
+    #: What it was to get could not be made ready.
+    FAILED: Final = "not-ready"
 
 
 class Lease(Struct, gc=False):
@@ -63,7 +65,11 @@ class Lease(Struct, gc=False):
     ended: Moment | None = None
     #: Resource to ballast bytes drawn.
     drawn: dict[str, int] = field(default_factory=dict)
-    #: Resources whose ballast is still being freed; empty unless promised.
+    #: Resource to the method by which it is handed over; unnamed: freed.
+    how: dict[str, str] = field(default_factory=dict)
+    #: Resource to the directory it may write in.
+    places: dict[str, str] = field(default_factory=dict)
+    #: Resources that are still being made ready; empty unless promised.
     dropping: list[str] = field(default_factory=list)
     #: The first few leases that held what it lacked when it joined the line.
     waited_for: list[int] = field(default_factory=list)
@@ -86,11 +92,6 @@ class Lease(Struct, gc=False):
     def exclusive(self) -> bool:
         """Whether it wants the whole machine for itself."""
         return MACHINE in self.ask.amounts
-
-    @property
-    def handover(self) -> str:
-        """Which guarantee it got for its memory: so far best-effort, or none."""
-        return "best-effort" if "ram" in self.ask.amounts else "none"
 
 
 class Connection(Struct, gc=False):

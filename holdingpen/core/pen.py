@@ -18,12 +18,13 @@ from typing import Final, assert_never
 from msgspec import structs
 
 from holdingpen.amounts import AMOUNT_MAX, format_amount
-from holdingpen.core import admission, decisions
+from holdingpen.core import admission, decisions, handover
 from holdingpen.core import effects as do
 from holdingpen.core import events as ev
 from holdingpen.core import facts as fact
 from holdingpen.core.books import Books
 from holdingpen.core.facts import MACHINE, Ask, Fact, Moment
+from holdingpen.core.handover import EXACT
 from holdingpen.core.leases import (
     LIVE,
     PROMISED,
@@ -44,6 +45,8 @@ MEASURE_FIRST_S: Final = 0.005
 MEASURE_SETTLING_MAX_S: Final = 0.25
 #: After the machine refused to give ballast, leave it alone so long.
 RETAKE_AFTER_S: Final = 2.0
+#: After programs waited for memory, leave it alone so long.
+REST_AFTER_PRESSURE_S: Final = 30.0
 
 
 class Pen:
@@ -90,6 +93,14 @@ class Pen:
                 self._ballast_dropped(event)
             case ev.BallastTaken():
                 self._ballast_taken(event)
+            case ev.BallastBack():
+                self._record(fact.Recovered(event.lease, event.resource, event.amount))
+            case ev.FetchAsked():
+                self._fetch_asked(event)
+            case ev.StepAsked():
+                self._step_asked(event)
+            case ev.Pressed():
+                self._pressed(event)
             case ev.Measured():
                 self._measured(event)
             case ev.Ticked():
@@ -128,10 +139,9 @@ class Pen:
             self._asked_again(at, conn, ask)
             return 0
         books = self.books
-        if not ask.amounts:
-            share = admission.share(self.rules, books.resources)
-            ask = structs.replace(ask, amounts=share)
+        ask = admission.completed(ask, self.rules, books.resources)
         problem = decisions.misfit(ask.amounts, books.resources)
+        problem = problem or handover.unfit(ask, self.rules.handover)
         problem = problem or admission.too_many(ask, books.users, self.rules)
         if problem is not None:
             self._refuse(ask.conn, ask.number, problem)
@@ -171,7 +181,7 @@ class Pen:
             self._tell_granted(lease)
         else:
             # That may take its time, and silence would be taken for a loss again.
-            why = "its ballast is being freed"
+            why = "what was held back is being made ready"
             self._effects.append(
                 do.TellWaiting(ask.conn, ask.number, lease.id, 1, why, [], None)
             )
@@ -182,10 +192,15 @@ class Pen:
         """Promise or grant, drawing on ballast first (model.md 4)."""
         written = None if stood else ask
         drawn = decisions.draw(needs, self.books.resources)
+        how = handover.choose(ask, drawn, self.rules.handover)
         if drawn:
-            self._record(fact.Promised(lease, drawn, at, written))
+            self._record(fact.Promised(lease, drawn, at, written, how))
             for name, amount in drawn.items():
-                self._effects.append(do.DropBallast(name, amount, lease))
+                self._effects.append(
+                    do.Prepare(name, amount, lease, how[name], needs[name], ask.who)
+                    if name in how
+                    else do.DropBallast(name, amount, lease)
+                )
         else:
             self._record(fact.Granted(lease, at, written))
             self._tell_granted(self.books.leases[lease])
@@ -219,6 +234,10 @@ class Pen:
         if lease is None:
             self._refuse(event.conn, event.number, _no_such_lease(event.lease))
             return
+        amounts = {
+            admission.meant(n, lease.amounts): x for n, x in event.amounts.items()
+        }
+        event = structs.replace(event, amounts=amounts)
         if event.conn != lease.ask.conn and event.who.uid != lease.ask.who.uid:
             message = (
                 f"lease {lease.id} belongs to user {lease.ask.who.uid}; only its owner "
@@ -246,6 +265,8 @@ class Pen:
         resources = self.books.resources
         left = {n: x - event.amounts.get(n, 0) for n, x in lease.amounts.items()}
         undrawn = decisions.undraw(lease.drawn, left, resources)
+        for name in undrawn.keys() & lease.how.keys():
+            self._effects.append(do.TakeBack(name, lease.id, undrawn[name]))
         self._record(
             fact.Shrunk(
                 lease.id, event.at, event.conn, event.number, event.amounts, undrawn
@@ -274,6 +295,8 @@ class Pen:
         self._teller.forget(lease.id)
         if was == WAITING:
             return
+        for name in lease.how:
+            self._effects.append(do.TakeBack(name, lease.id))
         for name in lease.needs:
             self._measure_soon(name, at)
 
@@ -344,11 +367,71 @@ class Pen:
         lease = self.books.leases.get(event.lease)
         if lease is None or event.resource not in lease.dropping:
             return
-        if len(lease.dropping) > 1:
-            self._record(fact.Dropped(lease.id, event.resource))
-        else:
+        if event.problem:
+            self._end(event.at, lease, Why.FAILED)
+            problem = ("not-now", event.problem)
+            self._refuse(lease.ask.conn, lease.ask.number, problem)
+            return
+        if len(lease.dropping) > 1 or event.place:
+            self._record(fact.Dropped(lease.id, event.resource, event.place))
+        if lease.dropping in ([], [event.resource]):
             self._record(fact.Granted(lease.id, event.at))
             self._tell_granted(lease)
+
+    def _fetch_asked(self, event: ev.FetchAsked) -> None:
+        lease = self.books.leases.get(event.lease)
+        if lease is not None:
+            name = admission.meant(event.resource, lease.amounts)
+            event = structs.replace(event, resource=name)
+        problem = admission.not_to_fetch(lease, event)
+        if problem is not None:
+            self._refuse(event.conn, event.number, problem)
+            return
+        assert lease is not None
+        amount = lease.amounts[event.resource]
+        exact = handover.assurance(lease, self.rules.handover).promise == EXACT
+        self._effects.append(
+            do.Lend(
+                event.conn,
+                event.number,
+                lease.id,
+                event.resource,
+                amount,
+                lease.ask.who.uid,
+                event.first,
+                exact,
+            )
+        )
+
+    def _step_asked(self, event: ev.StepAsked) -> None:
+        lease = self.books.leases.get(event.lease)
+        problem = admission.not_to_step(lease, event)
+        if problem is not None:
+            self._refuse(event.conn, event.number, problem)
+            return
+        conn, number = event.conn, event.number
+        what = (event.lease, event.resource, event.amount)
+        self._effects.append(do.GiveStep(conn, number, *what))
+
+    def _pressed(self, event: ev.Pressed) -> None:
+        """Programs wait for memory: give ballast up, and let the machine rest."""
+        if event.resource not in self.rules.yields:
+            return
+        ledger = self.books.resources[event.resource]
+        amount = decisions.yielded(ledger)
+        until = event.at.boot_s + REST_AFTER_PRESSURE_S
+        if ledger.not_before_s < until:
+            self._record(fact.Taken(ledger.name, 0, 0, until))
+        if amount:
+            self._record(fact.Shed(ledger.name, amount))
+            self._effects.append(do.DropBallast(ledger.name, amount, 0))
+            words = f"{format_amount(ledger.name, amount)} {ledger.name}"
+            self._effects.append(
+                do.Note(
+                    f"programs wait for memory: gave {words} of the ballast up, "
+                    f"{format_amount(ledger.name, ledger.held)} are left."
+                )
+            )
 
     def _ballast_taken(self, event: ev.BallastTaken) -> None:
         short = event.amount < event.asked
@@ -508,6 +591,9 @@ class Pen:
                 self._record(fact.Shed(ledger.name, ledger.held))
             if ledger.settling:
                 self._record(fact.Seen(ledger.name, 0, ledger.foreign))
+        for lease_id, owed in list(self.books.coming.items()):
+            for name in list(owed):
+                self._record(fact.Recovered(lease_id, name, 0))
         for lease in list(self.books.leases.values()):
             if lease.ask.conn not in event.conns:
                 self._end(event.at, lease, Why.RESTARTED)
@@ -522,9 +608,17 @@ class Pen:
     def _tell_granted(self, lease: Lease) -> None:
         self._teller.forget(lease.id)
         ask = lease.ask
+        sure = handover.assurance(lease, self.rules.handover)
         self._effects.append(
             do.TellGranted(
-                ask.conn, ask.number, lease.id, lease.amounts, lease.handover
+                ask.conn,
+                ask.number,
+                lease.id,
+                lease.amounts,
+                sure.promise,
+                sure.bound,
+                sure.why,
+                lease.places,
             )
         )
 

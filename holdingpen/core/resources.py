@@ -26,6 +26,10 @@ SETTLE_LIMIT_S = 10.0
 MACHINE_UNITS = 2**40
 
 
+#: Disks are `disk.NAME`; where there is one, `disk` means that.
+DISK = "disk"
+
+
 class Ledger(Struct, gc=False):
     """One resource.  Only `Pen.apply` changes it."""
 

@@ -7,9 +7,12 @@ places he may take in the line is limited, so that nobody can shut the others ou
 
 from __future__ import annotations
 
-from msgspec import Struct
+from collections.abc import Mapping
+
+from msgspec import Struct, field
 
 from holdingpen.core.facts import Who
+from holdingpen.core.handover import AS_IS, FREE, Choice
 
 
 class Rules(Struct, frozen=True):
@@ -25,6 +28,12 @@ class Rules(Struct, frozen=True):
     waiting_per_user_max: int = 20_000
     #: Whether a request with a known length may pass those it cannot delay.
     backfill: bool = True
+    #: Resource to wish to how that is met; ram is freed unless it is said here.
+    handover: Mapping[str, Mapping[str, Choice]] = field(
+        default_factory=lambda: {"ram": {AS_IS: Choice(FREE)}}
+    )
+    #: Resources whose ballast is given up when programs wait for memory.
+    yields: frozenset[str] = frozenset()
 
 
 def is_operator(who: Who, rules: Rules) -> bool:

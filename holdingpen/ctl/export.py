@@ -96,6 +96,11 @@ def lease_object(
         "since": lease.granted or lease.asked,
         "expires": lease.expires,
         "handover": lease.handover,
+        "bound": lease.bound,
+        "handover_why": lease.handover_why,
+        "places": lease.places,
+        "kept": lease.kept,
+        "stolen": lease.stolen,
         "drawn": lease.drawn,
         "used": lease.used,
     }

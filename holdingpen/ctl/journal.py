@@ -300,7 +300,7 @@ def _fields(value: Struct) -> str:
     words = []
     for field in fields(value):
         part = getattr(value, field.name)
-        if part != field.default and part != []:
+        if part != field.default and part not in ([], {}):
             words.append(f"{field.name}={_word(part)}")
     return " ".join(words)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from holdingpen.amounts import format_amounts, format_size, is_bytes
+from holdingpen.amounts import format_amount, format_amounts, format_size, is_bytes
 from holdingpen.ctl.export import COUNTS, MACHINE, holders, waiters
 from holdingpen.ctl.text import WIDTH_MIN, Column, clean, cut, fold, table
 from holdingpen.durations import DURATION_MAX_S, format_duration
@@ -27,6 +27,7 @@ _ENDS = {
     "ordered": "ordered",
     "wait-over": "left the line: it waited as long as it wanted to",
     "never-fits": "the capacity was lowered below what it asked for",
+    "not-ready": "what it was to get could not be made ready",
     "daemon-restarted": "the daemon started anew and its connection was lost",
 }
 
@@ -155,6 +156,7 @@ def lease_lines(status: wire.Status, view: View) -> list[str]:
         Column("AMOUNTS", least=10),
         Column("FOR", right=True),
         Column("ENDS", right=True, spare=True),
+        Column("HAND-OVER", spare=True),
         Column("NOTE", spare=True),
         Column("COMMAND", least=8),
     ]
@@ -166,6 +168,7 @@ def lease_lines(status: wire.Status, view: View) -> list[str]:
             short_amounts(lease.amounts),
             _span(lease.granted, now) if lease.granted else "",
             _ahead(now, lease.expires, ""),
+            _promise(lease) if lease.handover != "none" else "",
             _note(lease),
             _called(lease),
         ]
@@ -237,9 +240,17 @@ def _ahead(now: float, then: float | None, unknown: str) -> str:
     return "overdue" if then < now else f"in {_span(now, then)}"
 
 
+def _promise(lease: wire.LeaseInfo) -> str:
+    bound = f" ({short('ram', lease.bound)})" if lease.bound else ""
+    return f"{clean(lease.handover)}{bound}"
+
+
 def _note(lease: wire.LeaseInfo) -> str:
     if lease.state == "promised":
         return "starting"
+    lost = {name: amount for name, amount in lease.stolen.items() if amount}
+    if lost:
+        return f"lost {short_amounts(lost)}"
     return "reclaimable" if lease.reclaimable else ""
 
 
@@ -295,6 +306,7 @@ def story_lines(lease: wire.LeaseInfo, now: float, view: View) -> list[str]:
         waited = lease.granted - lease.asked >= 1
         when = f"after {_span(lease.asked, lease.granted)}" if waited else "at once"
         story.append(f"{view.date(lease.granted)}: granted {when}{_handover(lease)}.")
+    story += _handed(lease)
     if lease.used:
         story.append(f"Its programs used {_in_words(lease.used)} when last measured.")
     if lease.ended:
@@ -308,7 +320,7 @@ def _state(lease: wire.LeaseInfo) -> str:
     if lease.state == "waiting":
         return f"waits: it is number {lease.place} in the line"
     if lease.state == "promised":
-        return "is starting: ballast is being freed for it"
+        return "is starting: what was held back is being made ready for it"
     return "has ended" if lease.state == "ended" else f"is {clean(lease.state)}"
 
 
@@ -346,7 +358,23 @@ def _handover(lease: wire.LeaseInfo) -> str:
     if not drawn and lease.handover == "none":
         return ""
     source = f"{_in_words(drawn)} from ballast" if drawn else "no ballast drawn"
-    return f"; {source}, hand-over {clean(lease.handover)}"
+    bound = f" ({format_amount('ram', lease.bound)})" if lease.bound else ""
+    why = f": {clean(lease.handover_why)}" if lease.handover_why else ""
+    return f"; {source}, hand-over {clean(lease.handover)}{bound}{why.rstrip('.')}"
+
+
+def _handed(lease: wire.LeaseInfo) -> list[str]:
+    lines = [
+        f"It may write in {clean(place)}: {clean(name)}."
+        for name, place in lease.places.items()
+    ]
+    kept = {name: amount for name, amount in lease.kept.items() if amount}
+    if kept:
+        lines.append(f"Still kept for it: {_in_words(kept)}.")
+    lost = {name: amount for name, amount in lease.stolen.items() if amount}
+    if lost:
+        lines.append(f"Of what was freed for it others took {_in_words(lost)}.")
+    return lines
 
 
 def _end(lease: wire.LeaseInfo, view: View) -> str:

@@ -18,7 +18,9 @@ broken protocol, a silence at the start.  What limits a client:
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import select
 import socket
 from collections.abc import Callable
@@ -62,6 +64,12 @@ _OUT: Final = select.EPOLLOUT
 _WELCOME: Final = encode(wire.Welcome(wire.VERSION, __version__))
 
 
+class Parcel(bytes):
+    """Bytes with whose first one open files go out; they are closed then."""
+
+    files: list[int]
+
+
 class Client:
     """One connection."""
 
@@ -71,6 +79,7 @@ class Client:
         "mask",
         "number",
         "out",
+        "parcels",
         "session",
         "sock",
         "todo",
@@ -91,6 +100,8 @@ class Client:
         self.out: list[bytes] = []
         #: How many they are.
         self.backlog_bytes = 0
+        #: How many of `out` are parcels.
+        self.parcels = 0
         #: What the epoll waits for.
         self.mask = _IN
 
@@ -321,6 +332,10 @@ class Connections:
                 self._put(ev.ShrinkAsked(at, number, id, client.who, lease, amounts))
             case wire.Hello():
                 self._append(client, _WELCOME)
+            case wire.Fetch(id, lease, resource, first):
+                self._put(ev.FetchAsked(at, number, id, lease, resource, first))
+            case wire.HandOver(id, lease, resource, amount):
+                self._put(ev.StepAsked(at, number, id, lease, resource, amount))
             case wire.SetCapacity(id, name, capacity):
                 self._put(ev.CapacityAsked(at, number, id, client.who, name, capacity))
             case wire.Drain(id, on, reason):
@@ -357,6 +372,20 @@ class Connections:
             return
         self._append(client, encode(message))
 
+    def send_files(self, number: int, message: wire.Message, files: list[int]) -> None:
+        """Have `message` go out with open files, which are closed afterwards.
+
+        Who has not yet read those sent before gets none: it asks again.
+        """
+        client = self._by_number.get(number)
+        if client is None or client.parcels:
+            _close(files)
+            return
+        parcel = Parcel(encode(message))
+        parcel.files = files
+        client.parcels += 1
+        self._append(client, parcel)
+
     def show(self, messages: list[wire.Happened]) -> None:
         """Tell all watchers what happened."""
         data = b"".join(encode(message) for message in messages)
@@ -384,6 +413,9 @@ class Connections:
                     self._write(client)
 
     def _write(self, client: Client) -> None:
+        if client.parcels:
+            self._write_parcels(client)
+            return
         data = client.out[0] if len(client.out) == 1 else b"".join(client.out)
         try:
             sent = client.sock.send(data) if data else 0
@@ -401,11 +433,47 @@ class Connections:
         if sent < len(data) or client.mask != _IN:
             self._arm(client)
 
+    def _write_parcels(self, client: Client) -> None:
+        """Write one thing after the other, and files with what they belong to."""
+        out = client.out
+        while out:
+            data = out[0]
+            files = data.files if isinstance(data, Parcel) else []
+            try:
+                if files:
+                    sent = socket.send_fds(client.sock, [data], files)
+                else:
+                    sent = client.sock.send(data) if data else 0
+            except BlockingIOError:
+                break
+            except OSError as why:
+                self._cannot_write(client, why)
+                return
+            if files:
+                client.parcels -= 1
+                _close(files)
+            client.backlog_bytes -= sent
+            out[0] = bytes(data[sent:])
+            if out[0]:
+                break
+            del out[0]
+        self._arm(client)
+
+    def _cannot_write(self, client: Client, why: OSError) -> None:
+        """It is gone, or it lets descriptors pile up unread (ETOOMANYREFS)."""
+        _drop_parcels(client)
+        client.out.clear()
+        client.backlog_bytes = 0
+        if why.errno in (errno.ETOOMANYREFS, errno.EMFILE, errno.ENFILE):
+            with contextlib.suppress(OSError):
+                client.sock.shutdown(socket.SHUT_RDWR)
+
     # Ends.
 
     def close(self) -> None:
         """Close all descriptors but the listener's; the clients hear it as EOF."""
         for client in self._by_fd.values():
+            _drop_parcels(client)
             client.sock.close()
         self._epoll.close()
 
@@ -421,6 +489,7 @@ class Connections:
         del self._by_fd[client.fd]
         del self._by_number[client.number]
         client.fd = -1
+        _drop_parcels(client)
         client.sock.close()
         self._silent.pop(client.number, None)
         client.todo.clear()
@@ -433,6 +502,18 @@ class Connections:
             del self._of_user[client.who.uid]
         self.idle_since_s = at.boot_s
         self._put(ev.Gone(at, client.number))
+
+
+def _drop_parcels(client: Client) -> None:
+    for data in client.out if client.parcels else ():
+        if isinstance(data, Parcel):
+            _close(data.files)
+    client.parcels = 0
+
+
+def _close(files: list[int]) -> None:
+    for fd in files:
+        os.close(fd)
 
 
 def _last_word(sock: socket.socket, message: wire.Message) -> None:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from holdingpen.ballast.ram import UNIT
 from holdingpen.core import events as ev
 from holdingpen.core.facts import Moment
+from holdingpen.core.handover import AS_IS, FREE, Choice
+from holdingpen.core.resources import DISK
 from holdingpen.core.rights import Rules
 from holdingpen.daemon.connections import Limits
 from holdingpen.daemon.settings import GIB, Settings
 from holdingpen.devices import HostLike
+from holdingpen.errors import BadSettings
+
+Wishes = dict[str, Choice]
 
 
-def rules(settings: Settings) -> Rules:
+def rules(settings: Settings, handover: Mapping[str, Wishes] | None = None) -> Rules:
     """What the core must know of the configuration.
 
     The operators are root and whoever runs the daemon: a private pen is its user's.
+
+    Args:
+        settings: what the administrator decided.
+        handover: resource to how each wish is met there; None: by the settings.
     """
     return Rules(
         operators=frozenset({0, os.geteuid()}),
@@ -24,7 +34,51 @@ def rules(settings: Settings) -> Rules:
         leases_per_user_max=settings.leases_per_user_max,
         waiting_per_user_max=settings.waiting_per_user_max,
         backfill=settings.backfill,
+        handover=handover or {"ram": ram_wishes(settings, "")},
+        yields=frozenset({"ram"} if settings.ram_policy == "yield" else ()),
     )
+
+
+def ram_wishes(settings: Settings, no_group: str, step_bytes: int = 0) -> Wishes:
+    """How each wish for ram is met.
+
+    `auto` is the surest that can be had.  A client that does not say it becomes the
+    program is not moved into a control group of the lease's, unless only `exact` will
+    do.
+
+    Args:
+        settings: for `[ram] handover`.
+        no_group: one sentence on why no control group can be shared with the program;
+            empty: it can.
+        step_bytes: what may lie freed for a paced lease; 0: the usual.
+
+    Raises:
+        BadSettings: `exact` is demanded and cannot be had.
+    """
+    kind = settings.ram_handover
+    if kind == "exact" and no_group:
+        raise BadSettings(
+            f'[ram] handover = "exact" cannot be had: {no_group}. Write "auto", or let '
+            "programs ask with memory=True."
+        )
+    if kind == FREE:
+        as_is = program = Choice(FREE, f'[ram] handover = "{kind}" is set')
+    elif kind == "paced":
+        why = f'[ram] handover = "{kind}" is set'
+        as_is = program = Choice("paced", why, step_bytes)
+    elif no_group:
+        as_is = program = Choice("paced", no_group, step_bytes)
+    else:
+        program = Choice("group")
+        more = "exact is for programs under gatekeeper, and for memory=True"
+        as_is = program if kind == "exact" else Choice("paced", more, step_bytes)
+    steps = Choice("steps", "the program takes it step by step")
+    return {
+        AS_IS: as_is,
+        "program": program,
+        "steps": steps,
+        "descriptor": Choice("pieces"),
+    }
 
 
 def keep_bytes(settings: Settings, host: HostLike) -> int:
@@ -34,20 +88,49 @@ def keep_bytes(settings: Settings, host: HostLike) -> int:
     return min(max(host.ram_total() // 16, GIB // 2), 4 * GIB)
 
 
-def configured(at: Moment, settings: Settings, host: HostLike) -> ev.Configured:
-    """The machine as its configuration has it."""
+def configured(
+    at: Moment,
+    settings: Settings,
+    host: HostLike,
+    disks: Mapping[str, tuple[int, int]] | None = None,
+) -> ev.Configured:
+    """The machine as its configuration has it.
+
+    Args:
+        at: now.
+        settings: what the administrator decided.
+        host: the machine.
+        disks: name of a [disk.NAME] table to the bytes its file system has, and the
+            unit of its ballast.
+    """
     ram = settings.ram_capacity
     if ram is None:
         ram = max(0, host.ram_total() - keep_bytes(settings, host))
     cpus = settings.cpu_capacity
+    pool = host.huge_page_pool()
     return ev.Configured(
         at,
         (
             ev.Resource("ram", ram, min(settings.ram_hold, ram), UNIT, measured=True),
             ev.Resource("cpu", host.cpus() if cpus is None else cpus),
+            *([ev.Resource("hugepages", pool)] if pool else []),
+            *_disks(settings, disks or {}),
             *(ev.Resource(name, count) for name, count in settings.resources.items()),
         ),
     )
+
+
+def _disks(
+    settings: Settings, disks: Mapping[str, tuple[int, int]]
+) -> list[ev.Resource]:
+    found = []
+    for word, (total, unit) in disks.items():
+        disk = settings.disks[word]
+        capacity = max(0, total - disk.keep)
+        hold = min(disk.hold, capacity)
+        name = f"{DISK}.{word}"
+        found.append(ev.Resource(name, capacity, hold, unit, measured=True))
+    return found
 
 
 def limits(settings: Settings, connections_fit: int) -> Limits:

@@ -10,32 +10,41 @@ from __future__ import annotations
 import gc
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from pathlib import Path
 
 import trio
+from msgspec import structs
 
 from holdingpen import __version__, places
 from holdingpen.amounts import format_size
-from holdingpen.ballast import BallastLike
 from holdingpen.ballast.ram import open_ram_ballast
 from holdingpen.core import effects as do
 from holdingpen.core import events as ev
 from holdingpen.core.facts import Fact, Moment
+from holdingpen.core.handover import AS_IS, Choice
 from holdingpen.core.pen import Pen
+from holdingpen.core.resources import DISK
+from holdingpen.core.rights import Rules
 from holdingpen.daemon import translate
 from holdingpen.daemon.connections import Connections
+from holdingpen.daemon.diskhand import DiskHand
+from holdingpen.daemon.hands import Hand
 from holdingpen.daemon.keeper import Answer, Keeper, Outcome, now
 from holdingpen.daemon.lending import configured, keep_bytes, limits, rules
 from holdingpen.daemon.listener import open_listener, raise_descriptor_limit
 from holdingpen.daemon.options import Options, parse, socket_path, state_path
 from holdingpen.daemon.performer import Performer
+from holdingpen.daemon.ramhand import RamHand
 from holdingpen.daemon.settings import Settings, read_settings
 from holdingpen.daemon.systemd import Systemd
+from holdingpen.daemon.yielding import Yielding
 from holdingpen.devices import HostLike
 from holdingpen.devices.host import Host
+from holdingpen.devices.pressure import open_pressure_trigger
+from holdingpen.durations import format_duration
 from holdingpen.errors import HoldingPenError
 from holdingpen.journal.replay import replay
 from holdingpen.journal.store import Store
@@ -53,7 +62,7 @@ class Daemon:
         settings: Settings,
         options: Options,
         host: HostLike,
-        ballast: BallastLike,
+        hands: Mapping[str, Hand],
         clock: Callable[[], Moment] = now,
     ) -> None:
         """Join the parts and open the socket; must be called inside trio.
@@ -62,7 +71,7 @@ class Daemon:
             settings: what the administrator decided.
             options: what the command line says.
             host: the machine.
-            ballast: the ballast of `ram`.
+            hands: resource to the hand that holds it back; closed with the daemon.
             clock: gives the moment, in any thread; its boot_s must go as trio's
                 clock does.
 
@@ -71,20 +80,23 @@ class Daemon:
         """
         self._options = options
         self._host = host
-        self._ballast = ballast
+        self._hands = dict(hands)
         self._clock = clock
         self._since = clock()
         self._settings = settings
         self._wake_at_s = inf
         self._timer = trio.CancelScope()
-        self.socket = Path(options.socket or settings.socket or socket_path(options))
+        self.socket = where(settings, options)
         state = Path(options.state or settings.state or state_path(options))
         self._journal = Store.open(state, host.boot_id())
         for note in self._journal.notes:
             log(note)
+        for hand in self._hands.values():
+            for note in hand.notes:
+                log(note)
         books = replay(self._journal.batches())
         self.keeper = Keeper(
-            Pen(books, rules(settings)),
+            Pen(books, self._rules()),
             self._journal,
             self._perform,
             self._watch,
@@ -96,8 +108,12 @@ class Daemon:
         # A client may come from now on, and waits until all is there.
         self._listener = open_listener(self.socket, settings.mode, settings.group)
         self._performer = Performer(
-            ballast, host, keep_bytes(settings, host), clock, self._happened
+            self._hands, host, clock, self._happened, self._reply
         )
+        self._yielding = Yielding(
+            open_pressure_trigger(), host.ram_available, self._pressed
+        )
+        self._yielding.configure(self._yields_below())
         self.connections = Connections(
             self._listener,
             limits(settings, raise_descriptor_limit()),
@@ -109,7 +125,7 @@ class Daemon:
         )
         self.keeper.flush = self.connections.flush
         self.keeper.put(ev.Started(clock(), host.boot_id()))
-        self.keeper.put(configured(clock(), settings, host))
+        self.keeper.put(self._configured())
         self.keeper.turn()
 
     async def run(self, systemd: Systemd) -> None:
@@ -126,6 +142,8 @@ class Daemon:
                 nursery.start_soon(self.connections.serve)
                 nursery.start_soon(self.keeper.sync_forever)
                 nursery.start_soon(self._performer.watch)
+                nursery.start_soon(self._performer.chase)
+                nursery.start_soon(self._yielding.watch)
                 nursery.start_soon(self._tick)
                 nursery.start_soon(self._look_around, nursery.cancel_scope.cancel)
                 await self._obey(systemd)
@@ -142,7 +160,8 @@ class Daemon:
         ) as signals:
             systemd.ready(f"serving {self.socket}")
             log(
-                f"{__version__} serves {self.socket}; ballast: {self._ballast.kind}, "
+                f"{__version__} serves {self.socket}; ballast: "
+                f"{self._hands['ram'].ballast.kind}, "
                 f"{format_size(self._settings.ram_hold)} wanted"
             )
             async for number in signals:
@@ -159,21 +178,65 @@ class Daemon:
         self._listener.close()
         self.connections.close()
         self._performer.close()
+        self._yielding.close()
         self._journal.close()
-        self._ballast.close()
+        for hand in self._hands.values():
+            hand.close()
+
+    def _yields_below(self) -> int | None:
+        """Bytes available below which ballast is given up; None: never."""
+        if self._settings.ram_policy != "yield":
+            return None
+        return keep_bytes(self._settings, self._host)
+
+    def _pressed(self) -> None:
+        self._happened(ev.Pressed(self._clock(), "ram"))
+
+    def _given_up(self) -> list[str]:
+        """What status says of ballast that was given up under pressure."""
+        ram = self.keeper.pen.books.resources["ram"]
+        missing = ram.hold - ram.drawn - ram.held - ram.taking
+        if missing <= 0 or self._yielding.last_s < 0:
+            return []
+        ago = format_duration(self._clock().boot_s - self._yielding.last_s)
+        return [
+            f"{format_size(missing)} of the ballast are given up: programs waited for "
+            f"memory {ago} ago. They are taken again when memory is free."
+        ]
+
+    def _rules(self) -> Rules:
+        pool = {AS_IS: Choice("pool"), "program": Choice("pool")}
+        wishes = {name: x.wishes(self._settings) for name, x in self._hands.items()}
+        return rules(self._settings, {**wishes, "hugepages": pool})
+
+    def _configured(self) -> ev.Configured:
+        disks = {
+            name.partition(".")[2]: (hand.total(), hand.unit)
+            for name, hand in self._hands.items()
+            if name.startswith(f"{DISK}.")
+        }
+        return configured(self._clock(), self._settings, self._host, disks)
 
     def _reload(self) -> None:
         try:
             settings = read_settings(self._options.config)
+            for hand in self._hands.values():
+                hand.wishes(settings)
         except HoldingPenError as why:
             log(f"{why} The configuration in force stays.")
             return
+        old = {word: disk.path for word, disk in self._settings.disks.items()}
+        if old != {word: disk.path for word, disk in settings.disks.items()}:
+            log("other [disk.NAME] tables count after a restart; these stay.")
+            settings = structs.replace(settings, disks=self._settings.disks)
         self._settings = settings
-        self.keeper.pen.rules = rules(settings)
-        self._performer.keep_free_bytes = keep_bytes(settings, self._host)
+        self.keeper.pen.rules = self._rules()
+        for hand in self._hands.values():
+            hand.configure(settings)
+        self._yielding.configure(self._yields_below())
         most = raise_descriptor_limit()
         self.connections.limits = limits(settings, most)
-        self._happened(configured(self._clock(), settings, self._host))
+        self._happened(self._configured())
         log(f"read {self._options.config} again")
 
     # Effects and events.
@@ -185,11 +248,18 @@ class Daemon:
                 self.connections.send(outcome.conn, translate.reply(outcome))
             case Answer(conn, message):
                 self.connections.send(conn, message)
-            case do.DropBallast() | do.TakeBallast():
-                self._performer.perform(outcome)
             case do.Measure():
                 if outcome.fresh:
                     self._performer.roots = self._roots(outcome.resource)
+                self._performer.perform(outcome)
+            case (
+                do.DropBallast()
+                | do.TakeBallast()
+                | do.Prepare()
+                | do.TakeBack()
+                | do.Lend()
+                | do.GiveStep()
+            ):
                 self._performer.perform(outcome)
             case do.Note(text):
                 log(text)
@@ -206,6 +276,13 @@ class Daemon:
         self.keeper.turn()
         self.connections.flush()
 
+    def _reply(self, conn: int, message: wire.Reply, files: list[int]) -> None:
+        if files:
+            self.connections.send_files(conn, message, files)
+        else:
+            self.connections.send(conn, message)
+        self.connections.flush()
+
     def _watch(self, facts: list[Fact]) -> None:
         if self._options.verbose or self.connections.watchers:
             at = self._clock()
@@ -219,8 +296,11 @@ class Daemon:
 
     def _surroundings(self) -> translate.Surroundings:
         troubles = [self._journal.trouble] if self._journal.trouble else []
-        if self._settings.ram_hold and self._ballast.why:
-            troubles.append(self._ballast.why)
+        for hand in self._hands.values():
+            troubles += hand.troubles(self._settings)
+        troubles += self._given_up()
+        if self._yielding.why:
+            troubles.append(self._yielding.why)
         foreign = [
             wire.ForeignUser("ram", user.pid, user.uid, user.comm, user.ram_bytes)
             for user in self._performer.foreign
@@ -232,6 +312,8 @@ class Daemon:
             self._performer.used,
             foreign,
             troubles,
+            {name: hand.ballast.kept for name, hand in self._hands.items()},
+            {name: hand.stolen for name, hand in self._hands.items()},
         )
 
     # Time.
@@ -291,6 +373,28 @@ def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return first
 
 
+def where(settings: Settings, options: Options) -> Path:
+    """Where the socket is."""
+    return Path(options.socket or settings.socket or socket_path(options))
+
+
+def open_hands(settings: Settings, host: HostLike, socket: Path) -> dict[str, Hand]:
+    """The hands of all resources that can be held back here.
+
+    File systems of leases are mounted beside the socket, which clients can reach.
+
+    Raises:
+        HoldingPenError: when one cannot be had, or not as is demanded.
+    """
+    ram = RamHand(open_ram_ballast(), host, settings)
+    ram.wishes(settings)
+    hands: dict[str, Hand] = {"ram": ram}
+    scratch = socket.with_name(f"{socket.name.removesuffix('.socket')}.scratch")
+    for word in settings.disks:
+        hands[f"{DISK}.{word}"] = DiskHand(word, settings, scratch / word)
+    return hands
+
+
 def log(text: str) -> None:
     """One line for the administrator."""
     print(f"holdingpen: {text}", file=sys.stderr, flush=True)
@@ -304,16 +408,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         if check:
             print(f"{options.config}: good")
             return 0
-        ballast = open_ram_ballast()
-        trio.run(_main, settings, options, ballast)
+        host = Host()
+        hands = open_hands(settings, host, where(settings, options))
+        trio.run(_main, settings, options, host, hands)
     except HoldingPenError as why:
         log(str(why))
         return why.exit_status
     return 0
 
 
-async def _main(settings: Settings, options: Options, ballast: BallastLike) -> None:
-    daemon = Daemon(settings, options, Host(), ballast)
+async def _main(
+    settings: Settings, options: Options, host: Host, hands: dict[str, Hand]
+) -> None:
+    # The pacer must get its turn in time: 5 ms are 40 MiB of a fast program.
+    sys.setswitchinterval(0.001)
+    daemon = Daemon(settings, options, host, hands)
     # What was replayed lives long: keep the collector from walking it.
     gc.collect()
     gc.freeze()

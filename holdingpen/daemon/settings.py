@@ -22,6 +22,17 @@ from holdingpen.errors import BadSettings, BadWord
 GIB = 2**30
 
 
+class Disk(Struct, frozen=True):
+    """One [disk.NAME] table."""
+
+    #: An existing directory.
+    path: str = ""
+    #: Ballast in bytes.
+    hold: int = 0
+    #: Bytes never lent, which others may use.
+    keep: int = 0
+
+
 class Settings(Struct, frozen=True):
     """What the administrator decided.  None: the machine decides (see `run`)."""
 
@@ -48,6 +59,13 @@ class Settings(Struct, frozen=True):
     ram_hold: int = 0
     #: What `gatekeeper CMD` without options gets: what a desktop program needs.
     ram_share: int = 1 * GIB
+    #: How ballast reaches a program: auto, exact, paced, free; see `lending.choices`.
+    ram_handover: str = "auto"
+    #: What is done when programs wait for memory: `defend` keeps the ballast, because
+    #: that is what it is for; `yield` gives it up before the OOM killer acts.
+    ram_policy: str = "defend"
+    #: Directories of which space is lent, by name.
+    disks: dict[str, Disk] = {}
     #: CPUs lent in all; None: those this process may use.
     cpu_capacity: int | None = None
     #: Any other names and how many there are.
@@ -120,6 +138,19 @@ def _flag(value: object) -> bool:
     return value
 
 
+def _one_of(*words: str) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        text = _text(value)
+        if text not in words:
+            raise BadWord("not one of them")
+        return text
+
+    return read
+
+
+HANDOVERS = ("auto", "exact", "paced", "free")
+POLICIES = ("defend", "yield")
+
 _SIZE = 'a size such as "8G"'
 _COUNT = "a whole number"
 
@@ -139,6 +170,8 @@ KEYS: dict[str, dict[str, Key]] = {
         "capacity": Key("ram_capacity", _size, _SIZE),
         "hold": Key("ram_hold", _size, _SIZE),
         "share": Key("ram_share", _size, _SIZE),
+        "handover": Key("ram_handover", _one_of(*HANDOVERS), " or ".join(HANDOVERS)),
+        "policy": Key("ram_policy", _one_of(*POLICIES), " or ".join(POLICIES)),
     },
     "cpu": {"capacity": Key("cpu_capacity", _count, _COUNT)},
     "line": {
@@ -146,6 +179,13 @@ KEYS: dict[str, dict[str, Key]] = {
         "leases_per_user_max": Key("leases_per_user_max", _positive, _COUNT),
         "waiting_per_user_max": Key("waiting_per_user_max", _positive, _COUNT),
     },
+}
+
+#: The keys of a [disk.NAME] table.
+DISK_KEYS: dict[str, Key] = {
+    "path": Key("path", _path, "the absolute path of a directory"),
+    "hold": Key("hold", _size, _SIZE),
+    "keep": Key("keep", _size, _SIZE),
 }
 
 #: Names that [resources] may not define: they have tables, or a meaning, of their own.
@@ -186,23 +226,38 @@ def parse_settings(text: str, name: str) -> Settings:
         if table == "resources":
             found["resources"] = _resources(content, text, name)
             continue
+        if table == "disk":
+            found["disks"] = _disks(content, text, name)
+            continue
         keys = KEYS.get(table)
         where = _where(text, name, table, None)
         if keys is None:
-            known = ", ".join(f"[{x}]" for x in (*KEYS, "resources"))
+            known = ", ".join(f"[{x}]" for x in (*KEYS, "disk.NAME", "resources"))
             raise BadSettings(f"{where}: unknown table [{table}]; there are {known}.")
         if not isinstance(content, Mapping):
             known = ", ".join(keys)
             raise BadSettings(f"{where}: [{table}] is a table with the keys {known}.")
-        for word, value in content.items():
-            where = _where(text, name, table, word)
-            if word not in keys:
-                known = ", ".join(keys)
-                raise BadSettings(
-                    f"{where}: unknown key {word!r} in [{table}]; there are {known}."
-                )
-            found[keys[word].field] = _read(keys[word], value, f"{where}: {word}")
+        found.update(_table(content, keys, text, name, table))
     return Settings(**found)  # type: ignore[arg-type]
+
+
+def _table(
+    content: Mapping[str, object],
+    keys: dict[str, Key],
+    text: str,
+    name: str,
+    table: str,
+) -> dict[str, object]:
+    found = {}
+    for word, value in content.items():
+        where = _where(text, name, table, word)
+        if word not in keys:
+            known = ", ".join(keys)
+            raise BadSettings(
+                f"{where}: unknown key {word!r} in [{table}]; there are {known}."
+            )
+        found[keys[word].field] = _read(keys[word], value, f"{where}: {word}")
+    return found
 
 
 def _read(key: Key, value: object, where: str) -> object:
@@ -213,6 +268,33 @@ def _read(key: Key, value: object, where: str) -> object:
         raise BadSettings(message) from None
 
 
+def _disks(content: object, text: str, name: str) -> dict[str, Disk]:
+    where = _where(text, name, "disk", None)
+    if not isinstance(content, Mapping):
+        raise BadSettings(f"{where}: write a table [disk.NAME] for each directory.")
+    found = {}
+    for word, keys in content.items():
+        table = f"disk.{word}"
+        where = _where(text, name, table, None)
+        if not isinstance(keys, Mapping):
+            where = _where(text, name, "disk", word)
+            raise BadSettings(f"{where}: write [disk.NAME], not {word!r} in [disk].")
+        if not _is_plain(word):
+            raise BadSettings(
+                f"{where}: {word!r} cannot name a disk: use letters, digits, _ and -, "
+                "at most 64."
+            )
+        found[word] = Disk(**_table(keys, DISK_KEYS, text, name, table))  # type: ignore[arg-type]
+        if not found[word].path:
+            raise BadSettings(f"{where}: [{table}] lacks path: write the directory's.")
+    return found
+
+
+def _is_plain(word: str) -> bool:
+    bare = word.replace("_", "").replace("-", "")
+    return word.isascii() and bare.isalnum() and len(word) <= 64
+
+
 def _resources(content: object, text: str, name: str) -> dict[str, int]:
     if not isinstance(content, Mapping):
         where = _where(text, name, "resources", None)
@@ -220,8 +302,7 @@ def _resources(content: object, text: str, name: str) -> dict[str, int]:
     found = {}
     for word, value in content.items():
         where = _where(text, name, "resources", word)
-        plain = word.isascii() and word.replace("_", "").replace("-", "").isalnum()
-        if not plain or len(word) > 64 or word in TAKEN_NAMES:
+        if not _is_plain(word) or word in TAKEN_NAMES:
             taken = ", ".join(sorted(TAKEN_NAMES))
             raise BadSettings(
                 f"{where}: {word!r} cannot name a resource: use letters, digits, _ "
@@ -239,7 +320,8 @@ def _where(text: str, name: str, table: str, word: str | None) -> str:
         bare = line.strip()
         if bare.startswith("["):
             head = bare.partition("]")[0].strip("[ ")
-            current = head.partition(".")[0].strip("\"' ")
+            parts = [part.strip("\"' ") for part in head.split(".")]
+            current = ".".join(parts[:2]) if parts[0] == "disk" else parts[0]
             if word is None and current == table:
                 return f"{name}, line {number}"
         left, equals, _ = bare.replace('"', "").replace("'", "").partition("=")

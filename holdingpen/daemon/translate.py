@@ -6,11 +6,13 @@ so that the core sees only numbers that make sense and texts of bounded length.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias, assert_never
 
 from holdingpen.core import effects as do
 from holdingpen.core import events as ev
 from holdingpen.core import facts as fact
+from holdingpen.core import handover
 from holdingpen.core.books import Books
 from holdingpen.core.facts import MACHINE, Ask, Fact, Moment, Who
 from holdingpen.core.leases import WAITING, Lease
@@ -60,6 +62,7 @@ def asked(at: Moment, conn: int, who: Who, request: wire.Acquire) -> ev.Asked:
         request.label,
         request.reason,
         request.command,
+        request.wishes,
     )
     return ev.Asked(at, ask)
 
@@ -79,6 +82,13 @@ def _problem(request: wire.Acquire) -> str:
         return _too_long("label", request.label, wire.TEXT_MAX)
     if len(request.reason) > wire.TEXT_MAX:
         return _too_long("reason", request.reason, wire.TEXT_MAX)
+    if len(request.wishes) > wire.AMOUNTS_MAX:
+        return f"{len(request.wishes)} wishes; at most {wire.AMOUNTS_MAX} at once."
+    for wish in request.wishes.values():
+        if wish not in wire.WISHES:
+            return (
+                f"there is no wish {wish[:40]!r}; there are {', '.join(wire.WISHES)}."
+            )
     if len(request.command) > wire.COMMAND_MAX:
         return _too_long("command", request.command, wire.COMMAND_MAX)
     return ""
@@ -93,7 +103,13 @@ def reply(effect: Tell) -> wire.Reply:
     match effect:
         case do.TellGranted():
             return wire.Granted(
-                effect.number, effect.lease, effect.amounts, effect.handover
+                effect.number,
+                effect.lease,
+                effect.amounts,
+                effect.handover,
+                effect.bound,
+                effect.why,
+                effect.places,
             )
         case do.TellReleased():
             return wire.Released(effect.number, effect.lease)
@@ -128,6 +144,10 @@ class Surroundings(NamedTuple):
     used: dict[int, int]
     foreign: list[wire.ForeignUser]
     troubles: list[str]
+    #: Resource to lease to bytes that are kept for it, and that others took of what
+    #: was freed for it.
+    kept: Mapping[str, Mapping[int, int]] = {}
+    stolen: Mapping[str, Mapping[int, int]] = {}
 
 
 def status(
@@ -155,7 +175,7 @@ def status(
         around.socket,
         at.wall_s,
         {name: _books(ledger) for name, ledger in books.resources.items()},
-        [_info(lease, how.get(lease.id), around.used) for lease in page],
+        [_info(pen, lease, how.get(lease.id), around) for lease in page],
         len(books.line),
         more,
         books.drain,
@@ -177,7 +197,7 @@ def story(
         return wire.Refused(request.id, "no-such-lease", f"lease {number} {what}.")
     waits = lease.state == WAITING
     how = standings(books, at, [number]).get(number) if waits else None
-    return wire.Story(request.id, _info(lease, how, around.used))
+    return wire.Story(request.id, _info(pen, lease, how, around))
 
 
 def _books(ledger: Ledger) -> wire.Books:
@@ -195,12 +215,15 @@ def _books(ledger: Ledger) -> wire.Books:
     )
 
 
-def _info(lease: Lease, how: Standing | None, used: dict[int, int]) -> wire.LeaseInfo:
+def _info(
+    pen: Pen, lease: Lease, how: Standing | None, around: Surroundings
+) -> wire.LeaseInfo:
     ask = lease.ask
+    sure = handover.assurance(lease, pen.rules.handover)
     expires = None
     if lease.granted is not None and ask.length_s is not None:
         expires = lease.granted.wall_s + ask.length_s
-    ram = used.get(lease.id)
+    ram = around.used.get(lease.id)
     return wire.LeaseInfo(
         id=lease.id,
         state=lease.state,
@@ -216,7 +239,7 @@ def _info(lease: Lease, how: Standing | None, used: dict[int, int]) -> wire.Leas
         label=ask.label,
         reason=ask.reason,
         reclaimable=ask.reclaimable,
-        handover=lease.handover,
+        handover=sure.promise,
         drawn=lease.drawn,
         used={} if ram is None else {"ram": ram},
         place=how.place if how else 0,
@@ -225,7 +248,16 @@ def _info(lease: Lease, how: Standing | None, used: dict[int, int]) -> wire.Leas
         waits_why=how.reason if how else "",
         why_ended=lease.why,
         ended_by=lease.by_uid,
+        bound=sure.bound,
+        handover_why=sure.why,
+        places=lease.places,
+        kept=_of_one(around.kept, lease.id),
+        stolen=_of_one(around.stolen, lease.id),
     )
+
+
+def _of_one(found: Mapping[str, Mapping[int, int]], lease: int) -> dict[str, int]:
+    return {name: x[lease] for name, x in found.items() if lease in x}
 
 
 def happened(what: Fact, at: Moment, books: Books) -> wire.Happened | None:

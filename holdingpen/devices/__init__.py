@@ -49,6 +49,19 @@ class HostLike(Protocol):
     def pressure(self) -> float:
         """Percent of the last 10 s in which somebody waited for memory."""
 
+    def huge_page_pool(self) -> int:
+        """Bytes of huge pages the administrator set apart (hugetlb); 0: none."""
+
+    def use_of(self, pid: int) -> int:
+        """Bytes the processes descending from `pid` use now; quick, and rough.
+
+        Raises:
+            Unavailable: when they cannot be seen.
+        """
+
+    def forget(self, pid: int) -> None:
+        """`use_of` is not asked about `pid` any more."""
+
     def cpus(self) -> int:
         """CPUs that can be used, 1 or more."""
 

@@ -23,6 +23,7 @@ from holdingpen.devices.cgroup import (
     number_after,
     some_avg10,
 )
+from holdingpen.devices.growth import Growth
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -58,6 +59,7 @@ class Host:
         self._meminfo = Kept(proc / "meminfo")
         #: The machine's pressure file; None where the kernel counts none.
         self._psi = kept_or_none(proc / "pressure/memory")
+        self._growth = Growth(proc)
         #: Groups that may limit our memory, innermost first.
         self._groups = memory_groups(proc, cgroup)
 
@@ -92,6 +94,26 @@ class Host:
         except OSError:
             return 0
         return sum(map(int, _CPU_LIST.findall(zones))) * _PAGE
+
+    def huge_page_pool(self) -> int:
+        """Bytes in the pool of huge pages of the usual size (hugetlbpage.rst)."""
+        text = self._meminfo.read()
+        if b"HugePages_Total:" not in text:
+            return 0
+        count = number_after(b"HugePages_Total:", text)
+        return count * number_after(b"Hugepagesize:", text) * 1024
+
+    def use_of(self, pid: int) -> int:
+        """Bytes the processes descending from `pid` use now: see growth.py.
+
+        Raises:
+            Unavailable: when they cannot be seen.
+        """
+        return self._growth.of(pid)
+
+    def forget(self, pid: int) -> None:
+        """`use_of` is not asked about `pid` any more."""
+        self._growth.forget(pid)
 
     def pressure(self) -> float:
         """Percent of the last 10 s in which at least one task waited for memory.

@@ -61,6 +61,7 @@ def _facts(books: Books) -> Iterator[Fact]:
         drawn = ledger.drawn + sum(
             lease.drawn.get(ledger.name, 0) for lease in books.ended.values()
         )
+        drawn -= sum(owed.get(ledger.name, 0) for owed in books.coming.values())
         if ledger.held or drawn or ledger.not_before_s:
             held = ledger.held + drawn
             yield fact.Taken(ledger.name, 0, held, ledger.not_before_s)
@@ -70,6 +71,11 @@ def _facts(books: Books) -> Iterator[Fact]:
     for lease in books.ended.values():
         assert lease.ended is not None
         yield fact.Ended(lease.id, lease.ended, lease.why, lease.by_uid)
+        for resource in lease.how:
+            yield fact.Recovered(lease.id, resource, 0)
+    for number, owed in books.coming.items():
+        for resource, amount in owed.items():
+            yield fact.Owed(number, resource, amount)
     for ledger in books.resources.values():
         if ledger.measured:
             yield fact.ResourceSet(
@@ -99,10 +105,12 @@ def _lease(lease: Lease) -> Iterator[Fact]:
     else:
         ask = lease.ask
     if lease.drawn:
-        yield fact.Promised(lease.id, lease.drawn, lease.asked)
+        yield fact.Promised(lease.id, lease.drawn, lease.asked, None, lease.how)
+        ready = set(lease.places)
         if lease.state == PROMISED:
-            for resource in lease.drawn.keys() - set(lease.dropping):
-                yield fact.Dropped(lease.id, resource)
+            ready = lease.drawn.keys() - set(lease.dropping)
+        for resource in ready:
+            yield fact.Dropped(lease.id, resource, lease.places.get(resource, ""))
     if lease.granted is not None:
         yield fact.Granted(lease.id, lease.granted, ask)
     if lease.amounts != lease.ask.amounts:

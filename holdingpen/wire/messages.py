@@ -14,6 +14,12 @@ The client need not wait for it: `Hello` and `Acquire` may go out in one write.
 closed, whatever was granted or waited for on it is given back, at once.  A
 connection may carry several leases; each may be released early.
 
+What is held back for a lease is handed over as its `wishes` say, and Granted tells how
+sure that is.  With `descriptor` the held pages themselves come as open files:
+
+    C: Acquire(id=1, amounts={"ram": 2**30}, wishes={"ram": "descriptor"})
+    C: Fetch(id=2, lease=17, resource="ram")    D: Fetched(id=2, ...) and 16 files
+
 Ids.  A client numbers its requests 1, 2, 3, ... on each connection.  A request
 sent again with the same id (after a pause the client took for a loss) is answered
 with its present state and never carried out twice.
@@ -42,6 +48,16 @@ TEXT_MAX = 256
 COMMAND_MAX = 4096
 #: Most resources in one request.
 AMOUNTS_MAX = 64
+#: Most files in one answer: SCM_RIGHTS takes 253.
+FILES_MAX = 250
+
+#: How what is held back may be handed over.
+#:   as-is       the daemon chooses, and leaves the client where it is
+#:   program     the client becomes the program that is to have it, and may be moved
+#:               into a control group for that
+#:   steps       it stays held until HandOver frees it bit by bit
+#:   descriptor  it stays held until Fetch brings it, as open files
+WISHES = ("as-is", "program", "steps", "descriptor")
 
 
 class Message(
@@ -79,6 +95,8 @@ class Acquire(Message, frozen=True, gc=False, tag="acquire"):
     label: str = ""
     reason: str = ""
     command: str = ""
+    #: Resource to how it is to be handed over, one of WISHES; unnamed: `as-is`.
+    wishes: dict[str, str] = {}
 
 
 class Release(Message, frozen=True, gc=False, tag="release"):
@@ -102,6 +120,34 @@ class Shrink(Message, frozen=True, gc=False, tag="shrink"):
     lease: int
     #: Resource to bytes or units to give back, each > 0.
     amounts: dict[str, int]
+
+
+class Fetch(Message, frozen=True, gc=False, tag="fetch"):
+    """Ask for what a lease holds, as open files.  Answer: Fetched or Refused.
+
+    For a live lease of this connection whose wish for the resource was `descriptor`.
+    Asked again, the answer is the same files.
+    """
+
+    id: int
+    lease: int
+    resource: str
+    #: The first file wanted, when they came in several answers.
+    first: int = 0
+
+
+class HandOver(Message, frozen=True, gc=False, tag="hand-over"):
+    """Have a part freed, to be occupied at once.  Answer: Done or Refused.
+
+    For a live lease of this connection whose wish for the resource was `steps`.  What
+    is not kept any more is not freed, and that is no error.
+    """
+
+    id: int
+    lease: int
+    resource: str
+    #: Bytes, > 0.
+    amount: int
 
 
 class GetStatus(Message, frozen=True, gc=False, tag="status"):
@@ -160,8 +206,15 @@ class Granted(Message, frozen=True, gc=False, tag="granted"):
     id: int
     lease: int
     amounts: dict[str, int]
-    #: exact, bounded, best-effort; none when no memory was asked for.
+    #: How sure it is to get what was held back: exact, bounded, best-effort; none
+    #: when nothing that can be held back was asked for.
     handover: str = "none"
+    #: When bounded: bytes that others may take at most.
+    bound: int = 0
+    #: One sentence on why it is not exact; empty when it is.
+    why: str = ""
+    #: Disk to the directory it may write in.
+    places: dict[str, str] = {}
 
 
 class Waiting(Message, frozen=True, gc=False, tag="waiting"):
@@ -201,6 +254,23 @@ class Shrunk(Message, frozen=True, gc=False, tag="shrunk"):
     lease: int
     #: What is left: resource to bytes or units.
     amounts: dict[str, int]
+
+
+class Fetched(Message, frozen=True, gc=False, tag="fetched"):
+    """Answer to Fetch: the files themselves come with the first byte of its frame.
+
+    They are passed by SCM_RIGHTS (unix(7)), as many as there are `sizes`.
+    """
+
+    id: int
+    lease: int
+    resource: str
+    #: Bytes of each file that are the client's, in order.
+    sizes: list[int]
+    #: exact, or best-effort when a part had to be found only now.
+    handover: str = "exact"
+    #: Whether there are more: ask with `first` = `first` + len(sizes).
+    more: bool = False
 
 
 class Reclaim(Message, frozen=True, gc=False, tag="reclaim"):
@@ -269,6 +339,7 @@ class LeaseInfo(Struct, frozen=True, gc=False, omit_defaults=True):
     label: str = ""
     reason: str = ""
     reclaimable: bool = False
+    #: As in Granted.
     handover: str = "none"
     #: Ballast drawn, in bytes.
     drawn: dict[str, int] = {}
@@ -283,6 +354,14 @@ class LeaseInfo(Struct, frozen=True, gc=False, omit_defaults=True):
     waits_why: str = ""
     why_ended: str = ""
     ended_by: int | None = None
+    #: As in Granted.
+    bound: int = 0
+    handover_why: str = ""
+    places: dict[str, str] = {}
+    #: Resource to bytes that are still kept for it.
+    kept: dict[str, int] = {}
+    #: Resource to bytes that were freed for it and that others took.
+    stolen: dict[str, int] = {}
 
 
 class ForeignUser(Struct, frozen=True, gc=False):
@@ -340,6 +419,8 @@ Request: TypeAlias = (
     | Acquire
     | Release
     | Shrink
+    | Fetch
+    | HandOver
     | GetStatus
     | GetStory
     | SetCapacity
@@ -353,6 +434,7 @@ Reply: TypeAlias = (
     | Refused
     | Released
     | Shrunk
+    | Fetched
     | Reclaim
     | Ended
     | Done

@@ -12,9 +12,12 @@ import pytest
 
 import holdingpen
 from holdingpen.ballast import BallastLike, hugefile, ram
+from holdingpen.ballast.files import HUGE, MEMFD, HugeFiles, MemFiles
 from holdingpen.devices.scripted import ScriptedBallast, ScriptedHost
 
 MIB = 2**20
+#: Small, so that little memory makes several files.
+PIECE = 2 * ram.STEP
 #: Where the package lies: `python -c` finds it from there.
 ABOVE_PACKAGE = Path(holdingpen.__file__).parents[1]
 MEMORY_V1 = Path("/sys/fs/cgroup/memory")
@@ -23,24 +26,25 @@ MEMORY_V1 = Path("/sys/fs/cgroup/memory")
 def open_kind(kind: str) -> BallastLike:
     if kind == "scripted":
         return ScriptedBallast(ScriptedHost())
-    if kind == ram.MEMFD:
-        return ram._open_memfd("Asked for by a test.")
+    if kind == MEMFD:
+        return ram.RamBallast(MemFiles("Asked for by a test."), PIECE)
     try:
-        fd, noswap = hugefile.open_huge_file()
+        mount, noswap = hugefile.open_mount()
     except OSError as error:
         pytest.skip(f"no huge pages here: {error.strerror}")
-    return ram.RamBallast(fd, ram.HUGE, "", noswap=noswap)
+    return ram.RamBallast(HugeFiles(mount, noswap=noswap), PIECE)
 
 
-@pytest.fixture(params=[ram.HUGE, ram.MEMFD, "scripted"])
+@pytest.fixture(params=[HUGE, MEMFD, "scripted"])
 def ballast(request: pytest.FixtureRequest) -> Iterator[BallastLike]:
     with closing(open_kind(request.param)) as ballast:
         yield ballast
 
 
-@pytest.fixture(params=[ram.HUGE, ram.MEMFD])
-def real_ballast(request: pytest.FixtureRequest) -> Iterator[BallastLike]:
+@pytest.fixture(params=[HUGE, MEMFD])
+def real_ballast(request: pytest.FixtureRequest) -> Iterator[ram.RamBallast]:
     with closing(open_kind(request.param)) as ballast:
+        assert isinstance(ballast, ram.RamBallast)
         yield ballast
 
 

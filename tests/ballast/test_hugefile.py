@@ -11,45 +11,60 @@ import pytest
 from holdingpen.ballast import hugefile
 
 
-def open_or_skip(opener: str) -> tuple[int, bool]:
-    opened: tuple[int, bool]
+def mount_or_skip(mounter: str) -> tuple[int, bool]:
+    mounted: tuple[int, bool]
     try:
-        opened = getattr(hugefile, opener)()
+        mounted = getattr(hugefile, mounter)()
     except OSError as error:
         pytest.skip(f"refused here: {error.strerror}")
-    return opened
+    return mounted
 
 
 def children() -> str:
     return Path("/proc/thread-self/children").read_text()
 
 
-@pytest.mark.parametrize("opener", ["open_here", "open_by_helper"])
-def test_the_file_is_empty_nameless_private_and_huge(opener: str) -> None:
-    fd, _noswap = open_or_skip(opener)
+@pytest.mark.parametrize("mounter", ["mount_here", "mount_by_helper"])
+def test_its_files_are_empty_nameless_private_and_huge(mounter: str) -> None:
+    mount, _noswap = mount_or_skip(mounter)
+    files = [hugefile.open_file(mount) for _ in range(3)]
+    os.close(mount)
     try:
-        found = os.fstat(fd)
-        assert (found.st_size, found.st_nlink, found.st_blksize) == (0, 0, 2**21)
-        assert found.st_mode & 0o777 == 0o600
+        assert len({os.fstat(fd).st_ino for fd in files}) == 3
+        for found in map(os.fstat, files):
+            assert (found.st_size, found.st_nlink, found.st_blksize) == (0, 0, 2**21)
+            assert (found.st_mode & 0o777, found.st_uid) == (0o600, os.geteuid())
+    finally:
+        for fd in files:
+            os.close(fd)
+
+
+@pytest.mark.parametrize("mounter", ["mount_here", "mount_by_helper"])
+def test_nothing_of_it_is_inherited(mounter: str) -> None:
+    mount, _noswap = mount_or_skip(mounter)
+    fd = hugefile.open_file(mount)
+    try:
+        assert not os.get_inheritable(mount)
         assert not os.get_inheritable(fd)
     finally:
         os.close(fd)
+        os.close(mount)
 
 
-@pytest.mark.parametrize("opener", ["open_here", "open_by_helper"])
-def test_the_mount_is_to_be_seen_nowhere(opener: str) -> None:
+@pytest.mark.parametrize("mounter", ["mount_here", "mount_by_helper"])
+def test_the_mount_is_to_be_seen_nowhere(mounter: str) -> None:
     before = Path("/proc/self/mountinfo").read_text()
-    fd, _noswap = open_or_skip(opener)
+    mount, _noswap = mount_or_skip(mounter)
     try:
         assert Path("/proc/self/mountinfo").read_text() == before
     finally:
-        os.close(fd)
+        os.close(mount)
 
 
 def test_an_unprivileged_mount_can_be_swapped() -> None:
     """The kernel refuses noswap in a user namespace."""
-    fd, noswap = open_or_skip("open_by_helper")
-    os.close(fd)
+    mount, noswap = mount_or_skip("mount_by_helper")
+    os.close(mount)
     assert not noswap
 
 
@@ -58,8 +73,8 @@ def test_the_helper_leaves_no_child_and_no_descriptor() -> None:
         return children(), sorted(Path("/proc/self/fd").iterdir())
 
     before = ours()
-    fd, _noswap = open_or_skip("open_by_helper")
-    os.close(fd)
+    mount, _noswap = mount_or_skip("mount_by_helper")
+    os.close(mount)
     assert ours() == before
 
 
@@ -77,7 +92,7 @@ def test_a_helper_that_hangs_is_killed_and_waited_for(
     helper_is(monkeypatch, tmp_path / "h.py", "import time; time.sleep(99)", 0.05)
     before = children()
     with pytest.raises(TimeoutError, match=r"killed after 0\.05 s"):
-        hugefile.open_by_helper()
+        hugefile.mount_by_helper()
     assert children() == before
 
 
@@ -96,7 +111,7 @@ def test_a_helper_that_fails_is_quoted(
 ) -> None:
     helper_is(monkeypatch, tmp_path / "h.py", program)
     with pytest.raises(OSError, match=r".") as caught:
-        hugefile.open_by_helper()
+        hugefile.mount_by_helper()
     assert caught.value.strerror == said
 
 
@@ -106,17 +121,17 @@ def test_without_an_interpreter_there_is_no_helper(
     """An embedded Python does not know its own program."""
     monkeypatch.setattr(sys, "executable", None)
     with pytest.raises(OSError, match=r"."):
-        hugefile.open_by_helper()
+        hugefile.mount_by_helper()
 
 
 def test_a_double_refusal_gives_both_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(why: str) -> tuple[int, bool]:
         raise OSError(errno.EPERM, why)
 
-    monkeypatch.setattr(hugefile, "open_here", lambda: refuse("fsopen: no"))
-    monkeypatch.setattr(hugefile, "open_by_helper", lambda: refuse("unshare: no"))
+    monkeypatch.setattr(hugefile, "mount_here", lambda: refuse("fsopen: no"))
+    monkeypatch.setattr(hugefile, "mount_by_helper", lambda: refuse("unshare: no"))
     with pytest.raises(OSError, match=r"fsopen: no; in a user namespace too: unshare"):
-        hugefile.open_huge_file()
+        hugefile.open_mount()
 
 
 @pytest.mark.real
@@ -127,7 +142,7 @@ def test_where_user_namespaces_are_forbidden_the_helper_says_so() -> None:
     program = (
         "import sys; sys.path.insert(0, '.')\n"
         "from holdingpen.ballast import hugefile\n"
-        "try: hugefile.open_by_helper()\n"
+        "try: hugefile.mount_by_helper()\n"
         "except OSError as error: print(error.strerror)\n"
     )
     forbid = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'

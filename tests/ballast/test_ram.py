@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from holdingpen.ballast import hugefile, ram
+from holdingpen.ballast.files import HUGE, MEMFD, MemFiles
 from holdingpen.ballast.ram import STEP, UNIT, RamBallast
 from holdingpen.devices.host import Host
 from holdingpen.errors import Unavailable
@@ -46,15 +47,15 @@ def test_sizes_are_whole_units() -> None:
 
 def test_the_best_kind_is_huge_and_says_nothing_against_itself() -> None:
     with closing(ram.open_ram_ballast()) as ballast:
-        assert (ballast.kind == ram.HUGE) == (ballast.why == "")
+        assert (ballast.kind == HUGE) == (ballast.why == "")
 
 
 def test_without_a_private_tmpfs_it_is_a_memfd_that_says_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hugefile, "open_huge_file", refuse(errno.EPERM))
+    monkeypatch.setattr(hugefile, "open_mount", refuse(errno.EPERM))
     with closing(ram.open_ram_ballast()) as ballast:
-        assert (ballast.kind, ballast.noswap) == (ram.MEMFD, False)
+        assert (ballast.kind, ballast.noswap) == (MEMFD, False)
         assert ballast.why == "No huge pages: Operation not permitted."
         assert ballast.take(UNIT, always) == UNIT
 
@@ -63,10 +64,11 @@ def test_a_tmpfs_without_huge_pages_is_not_called_huge(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """shmem_enabled=deny lets huge=always be mounted, and gives small pages."""
-    small = os.memfd_create("small")
-    monkeypatch.setattr(hugefile, "open_huge_file", lambda: (small, True))
+    small = os.open("/", os.O_PATH)
+    monkeypatch.setattr(hugefile, "open_mount", lambda: (small, True))
+    monkeypatch.setattr(hugefile, "open_file", lambda mount: os.memfd_create("small"))
     with closing(ram.open_ram_ballast()) as ballast:
-        assert (ballast.kind, ballast.noswap) == (ram.MEMFD, False)
+        assert (ballast.kind, ballast.noswap) == (MEMFD, False)
         assert "shmem_enabled" in ballast.why
 
 
@@ -76,19 +78,19 @@ def test_an_older_kernel_gives_a_memfd_without_the_seal(
     memfd_create = os.memfd_create
 
     def before_6_3(name: str, flags: int) -> int:
-        if flags & ~os.MFD_CLOEXEC:
+        if flags & ~(os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING):
             raise OSError(errno.EINVAL, "Invalid argument")
         return memfd_create(name, flags)
 
     monkeypatch.setattr(os, "memfd_create", before_6_3)
-    with closing(ram._open_memfd("Because.")) as ballast:
+    with closing(RamBallast(MemFiles("Because."))) as ballast:
         assert ballast.take(UNIT, always) == UNIT
 
 
 def test_without_any_file_the_error_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hugefile, "open_huge_file", refuse(errno.EPERM))
+    monkeypatch.setattr(hugefile, "open_mount", refuse(errno.EPERM))
     monkeypatch.setattr(os, "memfd_create", refuse(errno.EMFILE))
     with pytest.raises(Unavailable, match=r"Too many open files.*hold = 0"):
         ram.open_ram_ballast()
@@ -124,8 +126,9 @@ def test_a_file_size_limit_ends_the_taking_after_a_whole_step(
     assert real_ballast.held == STEP
 
 
-def test_the_descriptor_is_not_inherited(real_ballast: RamBallast) -> None:
-    assert not os.get_inheritable(real_ballast._fd)
+def test_no_descriptor_is_inherited(real_ballast: RamBallast) -> None:
+    real_ballast.take(5 * STEP, always)
+    assert [os.get_inheritable(piece.fd) for piece in real_ballast._pool] == [False] * 3
 
 
 def test_what_is_held_is_not_in_our_resident_set(real_ballast: RamBallast) -> None:
@@ -169,7 +172,7 @@ def test_other_threads_run_while_ballast_is_dropped() -> None:
             while not stop.is_set():
                 ticks.append(time.monotonic())
 
-        with closing(ram._open_memfd("Asked for by a test.")) as ballast:
+        with closing(RamBallast(MemFiles("Asked for by a test."))) as ballast:
             ballast.take(512 * MIB, always)
             ticker = threading.Thread(target=tick)
             ticker.start()
@@ -187,9 +190,9 @@ def test_other_threads_run_while_ballast_is_dropped() -> None:
 
 HOLDER = """
 import os
-from holdingpen.ballast.ram import UNIT, open_ram_ballast
-from holdingpen.ballast import ram
-ballast = {opener}
+from holdingpen.ballast.files import MemFiles, open_files
+from holdingpen.ballast.ram import UNIT, RamBallast
+ballast = RamBallast({files}, 32 << 20)
 join()
 ballast.take(96 << 20, lambda step: True)
 ballast.drop(UNIT)
@@ -210,12 +213,12 @@ while True:
 @pytest.mark.real
 @pytest.mark.root
 @pytest.mark.slow
-@pytest.mark.parametrize("opener", ["open_ram_ballast()", "ram._open_memfd('')"])
+@pytest.mark.parametrize("files", ["open_files()", "MemFiles('')"])
 def test_dropping_works_in_a_memory_cgroup_that_is_full(
-    fullable_group: FullableGroup, opener: str
+    fullable_group: FullableGroup, files: str
 ) -> None:
     """Nobody is killed there: a member that allocates sleeps for ever."""
-    holder = fullable_group.start(HOLDER.format(opener=opener))
+    holder = fullable_group.start(HOLDER.format(files=files))
     assert fullable_group.said(holder) == "taken\n"
     fullable_group.start(HOG)
     fullable_group.wait_full()
@@ -255,17 +258,23 @@ def interpreter_for_nobody() -> str:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
 def test_an_ordinary_user_has_ballast_too() -> None:
     program = (
+        "import os\n"
         "from holdingpen.ballast.ram import open_ram_ballast\n"
         "ballast = open_ram_ballast()\n"
         "taken = ballast.take(64 << 20, lambda step: True)\n"
         "print(taken >> 20, ballast.held >> 20, ballast.drop(taken) >> 20)\n"
         "print(ballast.kind, ballast.why, sep='|')\n"
+        "pieces = ballast.lend(1, 32 << 20, lambda step: True)\n"
+        "print(ballast.back(1))\n"
+        "for piece in pieces: os.close(piece.fd)\n"
+        "print(ballast.back(1) >> 20, ballast.swapped)\n"
     )
     # the checkout may lie where nobody cannot look
     with tempfile.TemporaryDirectory() as place:
         Path(place).chmod(0o755)
         shutil.copytree(Path(ram.__file__).parents[1], Path(place, "holdingpen"))
         done = run_as_nobody([interpreter_for_nobody(), "-B", "-c", program], place)
-    amounts, kind = done.stdout.splitlines()
+    amounts, kind, *lent = done.stdout.splitlines()
+    assert lent == ["None", "32 0"]
     assert amounts == "64 64 64"
     assert kind == "huge tmpfs|" or kind.startswith("memfd|No huge pages: ")

@@ -71,6 +71,7 @@ def _config(size: int) -> str:
     # Lent without ballast there is nothing: so all comes from it.
     return (
         f'[ram]\nkeep = "1G"\ncapacity = "{size}"\nhold = "{size}"\n'
+        'handover = "free"\n'
         "[resources]\nslot = 1000\n"
     )
 

@@ -1,15 +1,42 @@
 """A daemon that plays back answers, for the tests of client/ and ctl/."""
 
+import os
 import socket
 import threading
+from itertools import pairwise
+from typing import NamedTuple
 
 from holdingpen.errors import RemoteMistake
 from holdingpen.wire import messages as wire
 from holdingpen.wire.session import ServerSession, encode
 
 
+class Parcel(NamedTuple):
+    """A reply, or bytes, with open files, which are closed once it is sent."""
+
+    message: wire.Message | bytes
+    fds: list[int]
+    #: Where its frame is cut, to be sent in parts; the files go with the first.
+    cuts: tuple[int, ...] = ()
+
+    def send(self, sock):
+        data = _bytes(self.message)
+        ends = [*self.cuts, len(data)]
+        socket.send_fds(sock, [data[: ends[0]]], self.fds)
+        self.close()
+        for begin, end in pairwise(ends):
+            sock.sendall(data[begin:end])
+
+    def close(self):
+        while self.fds:
+            os.close(self.fds.pop())
+
+
 class FakeDaemon:
-    """Listens on `path`; `answer(request)` lists the replies; None in it: hang up."""
+    """Listens on `path`; `answer(request)` lists the replies.
+
+    None in it: hang up; bytes: send them as they are; a Parcel: with its files.
+    """
 
     def __init__(self, path, answer):
         self.path = str(path)
@@ -52,13 +79,17 @@ class FakeDaemon:
                 replies = self.answer(request)
                 if type(request) is wire.Hello and replies == []:
                     replies = [wire.Welcome(wire.VERSION, "0.1.0")]
-                for reply in replies:
-                    if reply is None:
-                        return
-                    try:
-                        client.sendall(encode(reply))
-                    except OSError:
-                        return  # it did not wait for the answer
+                try:
+                    for reply in replies:
+                        if reply is None:
+                            return
+                        _send(client, reply)
+                except OSError:
+                    return  # it did not wait for the answer
+                finally:
+                    for reply in replies:
+                        if isinstance(reply, Parcel):
+                            reply.close()
 
     def say(self, message):
         """Say something unasked to the client that is served now."""
@@ -70,3 +101,14 @@ class FakeDaemon:
         self._thread.join(5)
         self._listener.close()
         assert not self._thread.is_alive()
+
+
+def _send(client, reply):
+    if isinstance(reply, Parcel):
+        reply.send(client)
+    else:
+        client.sendall(_bytes(reply))
+
+
+def _bytes(message):
+    return message if isinstance(message, bytes) else encode(message)

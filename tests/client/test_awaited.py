@@ -38,6 +38,12 @@ class Trio:
 
         return trio.run(cancelled)
 
+    async def give_up(self, coro, nth):
+        """Await `coro`, cancelled when it waits for the nth time."""
+        with trio.CancelScope() as scope:
+            await counted(coro, nth, scope.cancel)
+        assert scope.cancelled_caught
+
 
 class Asyncio:
     """What the tests need of asyncio."""
@@ -62,6 +68,13 @@ class Asyncio:
         except asyncio.CancelledError:
             return True
         return False
+
+    async def give_up(self, coro, nth):
+        """Await `coro`, cancelled when it waits for the nth time."""
+        task = asyncio.current_task()
+        with pytest.raises(asyncio.CancelledError):
+            await counted(coro, nth, task.cancel)
+        task.uncancel()
 
 
 @types.coroutine
@@ -253,11 +266,20 @@ def test_without_a_loop_it_says_what_is_missing():
         holdingpen.lease().__aenter__().send(None)
 
 
-def test_a_cancellation_at_any_wait_leaves_no_connection_behind(loop, granting):
+def test_a_cancellation_at_any_wait_leaves_no_connection_behind(
+    loop, granting, pieces_open
+):
     """This daemon serves one after the other: the next is served once it is over."""
 
     async def main():
-        async with holdingpen.lease(ram="8G", reclaimable=True) as lease:
+        asking = holdingpen.lease(
+            ram="8G", disk="1G", memory=True, file=True, reclaimable=True
+        )
+        async with asking as lease:
+            memory = await lease.memory()
+            memory[0] = 1
+            assert await lease.memory() is memory
+            await lease.file()
             await lease.shrink(ram="2G")
             granting.say(wire.Reclaim(17, True))
             assert await lease.wait_reclaim()
@@ -266,8 +288,47 @@ def test_a_cancellation_at_any_wait_leaves_no_connection_behind(loop, granting):
     nth = 1
     while loop.run_cancelling(main, nth):
         holdingpen.status()
+        assert pieces_open() == 0
         nth += 1
-    assert 7 < nth < 50
+    assert 10 < nth < 50
+
+
+def test_files_that_come_after_a_cancellation_are_closed(
+    loop, serve, parcel, piece, pieces_open
+):
+    """The lease goes on, and may fetch again."""
+    fetches = []
+
+    def grant(ask):
+        match ask:
+            case wire.Acquire(id, amounts):
+                return [wire.Granted(id, 17, amounts)]
+            case wire.Release(id):
+                return [wire.Released(id, 17)]
+            case wire.Shrink(id):
+                return [wire.Shrunk(id, 17, {"ram": 1})]
+            case wire.Fetch():
+                fetches.append(ask)
+        return [
+            parcel(wire.Fetched(fetch.id, 17, "ram", [4096]), [piece(4096, b"x")])
+            for fetch in fetches
+            if len(fetches) == 2
+        ]
+
+    daemon = serve(grant)
+
+    async def main():
+        async with holdingpen.lease(ram=4096, memory=True, socket=daemon.path) as lease:
+            await loop.give_up(lease.memory(), 2)
+            memory = await lease.memory()
+            assert memory[0] == ord("x")
+            memory.close()
+            # the daemon has closed its own when it answers this
+            await lease.shrink(ram=1)
+            assert pieces_open() == 0
+
+    loop.run(main)
+    assert [fetch.id for fetch in fetches] == [2, 3]
 
 
 def test_a_cancellation_while_waiting_in_the_line_leaves_it(loop, serve):

@@ -1,5 +1,6 @@
 """One lease's conversation, played without a socket and without a clock."""
 
+import weakref
 from math import inf
 
 import pytest
@@ -171,6 +172,91 @@ def test_other_answers_are_for_others(live):
     """A copy of the connection in another process may ask what it likes."""
     live.say(wire.Done(9), wire.Happened(1.0, "granted"), wire.Refused(9, "x", "y"))
     assert live.client.state == "live"
+
+
+# Files.
+
+
+class Some:
+    """What stands for open files here."""
+
+    def __init__(self, count):
+        self.fds = [*range(count)]
+
+
+@pytest.fixture
+def fetching(live):
+    """One who asked for ram, under number 2."""
+    assert live.heard(live.client.fetch("ram", 0, 0.0)[1]) == [wire.Fetch(2, 17, "ram")]
+    return live
+
+
+def fetched(number, count):
+    return encode(wire.Fetched(number, 17, "ram", [GIB] * count))
+
+
+def test_files_are_given_with_their_message(fetching):
+    files = Some(2)
+    fetching.client.receive(fetched(2, 2), files)
+    message, given = fetching.client.answer(2)
+    assert (message.sizes, given) == ([GIB, GIB], files)
+
+
+def test_files_come_before_the_rest_of_their_message(fetching):
+    files, data = Some(1), fetched(2, 1)
+    fetching.client.receive(data[:1], files)
+    assert fetching.client.answer(2) is None
+    fetching.client.receive(data[1:])
+    assert fetching.client.answer(2).files is files
+
+
+def test_each_message_has_its_own_files(fetching):
+    client = fetching.client
+    number, _ = client.fetch("disk", 0, 0.0)
+    late, first, second = Some(1), Some(1), Some(2)
+    client.receive(fetched(99, 1)[:5], late)
+    client.receive(fetched(99, 1)[5:] + fetched(2, 1), first)
+    client.receive(fetched(number, 2), second)
+    assert (client.answer(2).files, client.answer(number).files) == (first, second)
+
+
+@pytest.mark.parametrize("came", [Some(0), Some(1), Some(3), None])
+def test_files_that_are_lacking_are_said_to_be(fetching, came):
+    fetching.client.receive(fetched(2, 2), came)
+    with pytest.raises(Unavailable, match="of the 2 files of lease 17 arrived"):
+        fetching.client.answer(2)
+
+
+def test_an_answer_nobody_waits_for_any_more_is_dropped_with_its_files(fetching):
+    files = Some(1)
+    gone = weakref.ref(files)
+    fetching.client.forget(2)
+    fetching.client.receive(fetched(2, 1), files)
+    del files
+    assert (gone(), fetching.client.answer(2)) == (None, None)
+
+
+@pytest.mark.parametrize("end", [b"", encode(wire.Ended(17, "ordered"))])
+@pytest.mark.parametrize("bytes_short", [0, 1])
+def test_the_end_drops_files_that_nobody_has_taken(fetching, end, bytes_short):
+    files, data = Some(1), fetched(2, 1)
+    gone = weakref.ref(files)
+    fetching.client.receive(data[: len(data) - bytes_short], files)
+    del files
+    assert gone() is not None
+    fetching.client.receive(data[len(data) - bytes_short :] if end else b"")
+    fetching.client.receive(end)
+    assert gone() is None
+    with pytest.raises((Refusal, Unavailable, RemoteMistake)):
+        fetching.client.answer(2)
+
+
+def test_a_grant_says_how_sure_it_is_and_why(asking):
+    places = {"disk": "/scratch/17"}
+    asking.say(wire.Granted(1, 17, {"ram": 1}, "bounded", 64, "no root.", places))
+    client = asking.client
+    assert (client.handover, client.bound) == ("bounded", 64)
+    assert (client.handover_why, client.places) == ("no root.", places)
 
 
 # The end.

@@ -6,10 +6,10 @@ import inspect
 import pytest
 
 import holdingpen
-from holdingpen.client import asking, awaited
+from holdingpen.client import asking, awaited, file, memory
 from holdingpen.client import lease as blocking_lease
 
-MODULES = (asking, awaited, blocking_lease)
+MODULES = (asking, awaited, blocking_lease, file, memory)
 FINDER = doctest.DocTestFinder(exclude_empty=True)
 EXAMPLES = [
     example for module in MODULES for example in FINDER.find(module) if example.examples
@@ -26,7 +26,10 @@ def test_an_example_shows_what_happens(example, granting):
 
 def test_there_are_examples_of_every_way_in():
     documented = {example.name.rpartition(".")[2] for example in EXAMPLES}
-    assert documented == {"lease", "try_lease", "status", "Lease", "AsyncLease"}
+    assert documented == {
+        "lease", "try_lease", "status", "Lease", "AsyncLease",
+        "memory", "LeaseMemory", "asarray", "file", "LeaseFile",
+    }  # fmt: skip
 
 
 def test_trying_takes_what_a_lease_takes_but_for_waiting():

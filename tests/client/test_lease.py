@@ -282,7 +282,7 @@ class Interrupted:
         self.seen = 0
 
     def __call__(self, frame, event, arg):
-        if not frame.f_code.co_filename.startswith(CLIENT):
+        if not frame.f_code.co_filename.startswith(CLIENT) or _deleting(frame):
             return None
         return self.line
 
@@ -302,17 +302,69 @@ class Interrupted:
         sys.settrace(self.before)
 
 
+def _deleting(frame):
+    while frame is not None and frame.f_code.co_filename.startswith(CLIENT):
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
+
+
 def hold():
-    with holdingpen.lease(ram="8G", on_waiting=str) as lease:
+    asking = holdingpen.lease(
+        ram="8G", disk="1G", memory=True, file=True, on_waiting=str
+    )
+    with asking as lease:
+        lease.memory()
+        lease.file()
         lease.shrink(ram="2G")
         lease.wait_reclaim(timeout=0)
 
 
+def test_files_that_come_after_ctrl_c_are_closed(
+    serve, parcel, piece, pieces_open, monkeypatch
+):
+    """The lease goes on, and may fetch again."""
+    fetches = []
+
+    def grant(ask):
+        if type(ask) is wire.Acquire:
+            return [wire.Granted(1, 17, ask.amounts)]
+        if type(ask) is wire.Shrink:
+            return [wire.Shrunk(ask.id, 17, {"ram": 1})]
+        if type(ask) is wire.Fetch:
+            fetches.append(ask.id)
+        return [
+            parcel(wire.Fetched(number, 17, "ram", [4096]), [piece(4096, b"x")])
+            for number in fetches
+            if len(fetches) == 2
+        ]
+
+    def interrupted(self, longest_s):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    daemon = serve(grant)
+    with holdingpen.lease(ram=4096, memory=True, socket=daemon.path) as lease:
+        monkeypatch.setattr(lease_module.Lease, "_poll", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            lease.memory()
+        memory = lease.memory()
+        assert (memory[0], fetches) == (ord("x"), [2, 3])
+        memory.close()
+        # the daemon has closed its own when it answers this
+        lease.shrink(ram=1)
+        assert pieces_open() == 0
+        lease.close()
+
+
 @pytest.mark.slow
-def test_ctrl_c_at_any_line_leaves_no_connection_behind(granting):
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_ctrl_c_at_any_line_leaves_no_connection_behind(granting, pieces_open):
     """Lines are where Python looks for signals.
 
     Not those of `__exit__`: when Ctrl-C comes just before it, Python runs none of it.
+    Nor those of `__del__`: it lets no exception out.
     This daemon serves one client after the other, so whoever comes next is served
     only when the interrupted one has let go; its frames are still alive then.
     """
@@ -325,4 +377,5 @@ def test_ctrl_c_at_any_line_leaves_no_connection_behind(granting):
             holdingpen.status()
         else:
             break
+        assert pieces_open() == 0
     assert 100 < interrupted.seen < nth

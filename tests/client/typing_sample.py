@@ -1,5 +1,6 @@
 """What type checkers make of the public names; run through mypy by test_typing.py."""
 
+from pathlib import Path
 from typing import assert_type
 
 import holdingpen
@@ -20,6 +21,23 @@ def blocking() -> None:
         lease.release()
 
 
+def fetching() -> None:
+    asking = holdingpen.lease(ram="8G", disk="1G:scratch", memory=True, file=True)
+    with asking as lease:
+        assert_type(lease.bound, int)
+        assert_type(lease.handover_why, str)
+        assert_type(lease.scratch, Path | None)
+        with lease.memory() as memory:
+            assert_type(memory, holdingpen.LeaseMemory)
+            assert_type(memory.buffer, memoryview)
+            assert_type(memory.fds, tuple[int, ...])
+            assert_type(memory.handover, str)
+            assert_type(len(memory), int)
+            memory.asarray("f4", shape=(2, 3))[0, 0] = 1.5
+        assert_type(lease.file(), holdingpen.LeaseFile)
+        assert_type(lease.file().size, int)
+
+
 def told(news: holdingpen.Waiting) -> None:
     assert_type(news.place, int)
     assert_type(news.expected, float | None)
@@ -35,6 +53,8 @@ async def asynchronous() -> None:
     async with holdingpen.lease(ram=2**30) as lease:
         assert_type(lease, holdingpen.AsyncLease)
         assert_type(await lease.wait_reclaim(), bool)
+        assert_type(await lease.memory(), holdingpen.LeaseMemory)
+        assert_type(await lease.file(), holdingpen.LeaseFile)
         await lease.shrink(ram="512M")
         await lease.release()
 

@@ -46,7 +46,11 @@ class Player:
         self.effects: list[do.Effect] = []
         self.all_effects: list[do.Effect] = []
         #: Effects that wait for an answer.
-        self.drops: list[do.DropBallast] = []
+        self.drops: list[do.DropBallast | do.Prepare] = []
+        #: (resource, lease) to bytes that stay occupied for a lease, over or not.
+        self.kept: dict[tuple[str, int], int] = {}
+        #: Those of which the pen wants all back.
+        self.wanted_back: list[tuple[str, int]] = []
         self.takes: list[do.TakeBallast] = []
         self._conn = 0
         self._occupied: dict[str, int] = {}
@@ -69,6 +73,14 @@ class Player:
                 self._occupied[effect.resource] -= effect.amount
                 if effect.lease:
                     self.drops.append(effect)
+            elif isinstance(effect, do.Prepare):
+                self._occupied[effect.resource] = (
+                    self.occupied(effect.resource) - effect.amount
+                )
+                self.kept[effect.resource, effect.lease] = effect.amount
+                self.drops.append(effect)
+            elif isinstance(effect, do.TakeBack) and effect.amount is None:
+                self.wanted_back.append((effect.resource, effect.lease))
             elif isinstance(effect, do.TakeBallast):
                 self.takes.append(effect)
         checks.check(self.books)
@@ -93,6 +105,8 @@ class Player:
         self.pen = Pen(replay([self.log]), self.pen.rules)
         self.drops.clear()
         self.takes.clear()
+        self.kept.clear()
+        self.wanted_back.clear()
         self._occupied.clear()
         started = self.play(ev.Started(self.at, boot_id, frozenset(conns)))
         self.reload()
@@ -106,13 +120,15 @@ class Player:
 
     def ask(
         self, *, uid=1000, conn=None, number=1, length=None, wait=None, priority=0,
-        amounts=None, **resources,
+        amounts=None, wishes=None, **resources,
     ) -> Request:  # fmt: skip
         """Ask for a lease, on a connection of its own unless `conn` is given."""
         conn = self.connect() if conn is None else conn
         who = Who(uid, uid, 5000 + conn)
         amounts = resources if amounts is None else amounts
-        ask = Ask(conn, number, who, amounts, priority, length, wait)
+        ask = Ask(
+            conn, number, who, amounts, priority, length, wait, wishes=wishes or {}
+        )
         self.play(ev.Asked(self.at, ask))
         known = self.books.connections.get(conn)
         return Request(conn, number, known.leases.get(number, 0) if known else 0)
@@ -149,10 +165,24 @@ class Player:
 
     # Hands: what came of effects.
 
-    def dropped(self, which=0) -> list[do.Effect]:
-        """The ballast of one outstanding drop is free."""
+    def dropped(self, which=0, place="", problem="") -> list[do.Effect]:
+        """The ballast of one outstanding drop is free, or ready to be handed over."""
         drop = self.drops.pop(which)
-        return self.play(ev.BallastDropped(self.at, drop.lease, drop.resource))
+        return self.play(
+            ev.BallastDropped(self.at, drop.lease, drop.resource, place, problem)
+        )
+
+    def given(self, request, amount, name="ram") -> None:
+        """So much of what is kept has reached the program."""
+        self.kept[name, request.lease] -= amount
+
+    def back(self, amount=None, which=0) -> list[do.Effect]:
+        """What was kept for a lease that is over is ballast again; not if 0."""
+        key = self.wanted_back.pop(which)
+        there = self.kept[key] if amount is None else amount
+        self.kept[key] -= there
+        self._occupied[key[0]] = self.occupied(key[0]) + there
+        return self.play(ev.BallastBack(self.at, key[1], key[0], there))
 
     def taken(self, amount=None, which=0) -> list[do.Effect]:
         """One outstanding slice is ballast, or only `amount` of it."""
@@ -170,9 +200,11 @@ class Player:
         """A measurement in which `outside` bytes are used by nobody we know."""
         ledger = self.books.resources[name]
         used = used or {}
-        free = ledger.capacity - ledger.held - sum(used.values()) - outside
+        kept = {lease: x for (what, lease), x in self.kept.items() if what == name}
+        occupied = ledger.held + sum(used.values()) + sum(kept.values())
+        free = max(0, ledger.capacity - occupied - outside)
         return self.play(
-            ev.Measured(self.at, name, max(0, free), ledger.held, used, fresh)
+            ev.Measured(self.at, name, free, ledger.held, used, fresh, kept)
         )
 
     # Time.

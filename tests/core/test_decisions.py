@@ -58,6 +58,7 @@ def stand(resources, *leases):
         ({}, None),
         ({"ram": 11}, "never-fits"),
         ({"rma": 1}, "unknown-resource"),
+        ({"hugepages": 1}, "unknown-resource"),
         ({"ram": 0}, "bad-amount"),
         ({"ram": 2**63}, "bad-amount"),
         ({"machine": 2}, "bad-amount"),

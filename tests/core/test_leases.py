@@ -30,8 +30,3 @@ def test_an_exclusive_one_holds_all_of_it():
 )
 def test_an_end_is_known_of_who_started_and_said_how_long(granted, length_s, end_s):
     assert lease(granted, length_s=length_s).known_end_s == end_s
-
-
-def test_memory_is_handed_over_at_best_effort():
-    assert lease().handover == "best-effort"
-    assert lease(amounts={"cpu": 1}).handover == "none"

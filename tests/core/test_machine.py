@@ -17,12 +17,22 @@ from holdingpen.core import checks
 from holdingpen.core import effects as do
 from holdingpen.core import events as ev
 from holdingpen.core.facts import Who
+from holdingpen.core.handover import AS_IS, Choice
 from holdingpen.core.leases import LIVE, PROMISED
 from holdingpen.core.pen import Pen
 from holdingpen.core.rights import Rules
 from holdingpen.journal.replay import replay, snapshot
 
-RULES = Rules(share={"ram": 4}, leases_per_user_max=6, waiting_per_user_max=6)
+RULES = Rules(
+    share={"ram": 4},
+    leases_per_user_max=6,
+    waiting_per_user_max=6,
+    handover={
+        "ram": {AS_IS: Choice("paced", "x"), "descriptor": Choice("pieces")},
+        "disk": {AS_IS: Choice("free", "x"), "descriptor": Choice("image")},
+    },
+    yields=frozenset({"ram"}),
+)
 NAMES = ("ram", "disk", "cpu")
 
 amounts = st.one_of(
@@ -31,7 +41,11 @@ amounts = st.one_of(
     st.just({"machine": 1, "ram": 3}),
     st.dictionaries(st.sampled_from((*NAMES, "gpu")), st.integers(-1, 99)),
 )
+wishes = st.dictionaries(
+    st.sampled_from(NAMES), st.sampled_from(("as-is", "program", "descriptor"))
+)
 uids = st.sampled_from((0, 1000, 1001))
+outcomes = st.sampled_from((("", ""), ("/scratch/1", ""), ("", "no loop device.")))
 some_seconds = st.sampled_from((None, 0.0, 1.0, 5.0, 30.0))
 quantity = st.integers(0, 20)
 
@@ -66,13 +80,14 @@ class Living(RuleBasedStateMachine):
         priority=st.integers(-1, 2),
         length=some_seconds,
         wait=some_seconds,
+        wishes=wishes,
     )
-    def ask(self, conn, amounts, uid, priority, length, wait):
+    def ask(self, conn, amounts, uid, priority, length, wait, wishes):
         conn = self.some_conn(conn)
         number = self.conns[conn] = self.conns[conn] + 1
         self.pen.ask(
             conn=conn, number=number, uid=uid, amounts=amounts,
-            priority=priority, length=length, wait=wait,
+            priority=priority, length=length, wait=wait, wishes=wishes,
         )  # fmt: skip
         told = [x for x in self.pen.effects if self.is_about(x, conn, number)]
         kinds = sorted(type(x).__name__ for x in told)
@@ -168,7 +183,32 @@ class Living(RuleBasedStateMachine):
     @precondition(lambda self: self.pen.drops)
     @rule(data=st.data())
     def dropped(self, data):
-        self.pen.dropped(data.draw(st.integers(0, len(self.pen.drops) - 1)))
+        which = data.draw(st.integers(0, len(self.pen.drops) - 1))
+        prepared = isinstance(self.pen.drops[which], do.Prepare)
+        place, problem = data.draw(outcomes) if prepared else ("", "")
+        self.pen.dropped(which, place, problem)
+
+    @precondition(lambda self: self.pen.kept)
+    @rule(data=st.data())
+    def given(self, data):
+        name, lease = data.draw(st.sampled_from(sorted(self.pen.kept)))
+        unit = self.pen.ledger(name).unit
+        units = data.draw(st.integers(0, self.pen.kept[name, lease] // unit))
+        self.pen.kept[name, lease] -= units * unit
+
+    @precondition(lambda self: self.pen.wanted_back)
+    @rule(data=st.data(), late=st.booleans())
+    def back(self, data, late):
+        which = data.draw(st.integers(0, len(self.pen.wanted_back) - 1))
+        if late:
+            name, lease = self.pen.wanted_back[which]
+            self.pen.play(ev.BallastBack(self.pen.at, lease, name, 0))
+        else:
+            self.pen.back(which=which)
+
+    @rule()
+    def pressed(self):
+        self.pen.play(ev.Pressed(self.pen.at, "ram"))
 
     @precondition(lambda self: self.pen.takes)
     @rule(data=st.data())

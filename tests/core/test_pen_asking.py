@@ -9,11 +9,15 @@ from holdingpen.core import effects as do
 from holdingpen.core import facts as fact
 from holdingpen.core.rights import Rules
 
+NOTHING_HELD = "nothing was held back"
+
 
 def test_a_request_that_fits_is_granted_at_once(pen):
     one = pen.ask(ram=8)
     assert pen.effects == [
-        do.TellGranted(one.conn, 1, one.lease, {"ram": 8}, "best-effort")
+        do.TellGranted(
+            one.conn, 1, one.lease, {"ram": 8}, "best-effort", why=NOTHING_HELD
+        )
     ]
     assert (pen.ledger().leased, pen.ledger().free) == (8, 2)
 
@@ -495,7 +499,7 @@ def test_a_request_sent_again_while_it_is_promised_is_told_what_it_waits_for(pen
     pen.fill()
     one = pen.ask(ram=4)
     (told,) = pen.again(one, ram=4)
-    assert (told.place, told.reason) == (1, "its ballast is being freed")
+    assert (told.place, told.reason) == (1, "what was held back is being made ready")
     assert pen.said(do.TellGranted, pen.dropped())[0].lease == one.lease
 
 

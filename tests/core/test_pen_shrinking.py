@@ -6,6 +6,8 @@ from holdingpen.core import effects as do
 from holdingpen.core import facts as fact
 from holdingpen.journal.replay import replay, snapshot
 
+NOTHING_HELD = "nothing was held back"
+
 
 @pytest.fixture
 def lease(pen):
@@ -74,7 +76,7 @@ def test_a_repeated_request_is_known_after_a_restart(pen, lease):
 def test_asked_again_for_the_lease_it_says_what_is_left(pen, lease):
     pen.shrink(lease, ram=3)
     (told,) = pen.again(lease, ram=8)
-    assert told == do.TellGranted(1, 1, 1, {"ram": 5}, "best-effort")
+    assert told == do.TellGranted(1, 1, 1, {"ram": 5}, "best-effort", why=NOTHING_HELD)
 
 
 # Who and how much.

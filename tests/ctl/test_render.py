@@ -284,7 +284,7 @@ As things stand nobody knows when it starts: not every end before it is known.
 
 def test_the_story_of_one_that_starts(busy, view):
     assert render.story_lines(busy.leases[3], busy.now, view())[0] == (
-        "Lease 21 is starting: ballast is being freed for it."
+        "Lease 21 is starting: what was held back is being made ready for it."
     )
 
 

@@ -36,6 +36,7 @@ from holdingpen.daemon.connections import Connections, Limits
 from holdingpen.daemon.keeper import Answer, Keeper, Outcome
 from holdingpen.daemon.listener import open_listener
 from holdingpen.daemon.options import Options
+from holdingpen.daemon.ramhand import RamHand
 from holdingpen.daemon.run import Daemon
 from holdingpen.daemon.settings import Settings
 from holdingpen.devices.scripted import ScriptedBallast, ScriptedHost
@@ -372,7 +373,7 @@ class Running:
     def __init__(self, daemon: Daemon, host: ScriptedHost) -> None:
         self.daemon = daemon
         self.host = host
-        self.ballast = daemon._ballast
+        self.ballast = daemon._hands["ram"].ballast
         self.told = Told()
         #: What ended it, once something did; None: it was told to end.
         self.failure: Exception | None = None
@@ -461,7 +462,8 @@ async def start(
         **settings: object,
     ) -> Running:
         host = host or ScriptedHost()
-        known = {"ram_keep": 0, "ram_capacity": 16 * GIB} | settings
+        usual = {"ram_keep": 0, "ram_capacity": 16 * GIB, "ram_handover": "free"}
+        known = usual | settings
         options = Options(
             config, str(tmp_path / name), str(tmp_path / state), False, idle_s, False
         )
@@ -470,8 +472,9 @@ async def start(
             now_s = clock.current_time()
             return Moment(now_s, EPOCH_S + now_s)
 
-        ballast = ScriptedBallast(host)
-        daemon = Daemon(Settings(**known), options, host, ballast, moment)
+        chosen = Settings(**known)
+        hands = {"ram": RamHand(ScriptedBallast(host), host, chosen)}
+        daemon = Daemon(chosen, options, host, hands, moment)
         pen = Running(daemon, host)
         running.append(pen)
         nursery.start_soon(pen.serve)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -270,3 +273,109 @@ def test_a_long_legal_request_is_no_frame_too_long(room):
     room.wake_up(2)
     (granted,) = caller.heard()
     assert isinstance(granted, wire.Granted)
+
+
+# Files that go out with an answer.
+
+
+def files(count: int) -> list[int]:
+    return [os.memfd_create(f"{number}") for number in range(count)]
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def number_of(room) -> int:
+    (number,) = room.connections._by_number
+    return number
+
+
+def test_files_arrive_with_their_answer_and_are_closed_here(room):
+    caller = room.caller()
+    mine = files(3)
+    fetched = wire.Fetched(2, 1, "ram", [1, 2, 3])
+    room.connections.send_files(number_of(room), fetched, mine)
+    room.connections.flush()
+    data, theirs, _, _ = socket.recv_fds(caller.sock, 65536, 8)
+    assert data == encode(fetched)
+    names = [str(Path(f"/proc/self/fd/{fd}").readlink())[:8] for fd in theirs]
+    assert names == ["/memfd:0", "/memfd:1", "/memfd:2"]
+    for fd in theirs:
+        os.close(fd)
+    # they had the same numbers, unless ours were still open
+    assert not any(map(is_open, mine))
+
+
+def test_files_for_somebody_gone_are_closed(room):
+    mine = files(1)
+    room.connections.send_files(99, wire.Fetched(2, 1, "ram", [1]), mine)
+    assert not is_open(mine[0])
+
+
+def test_files_for_whoever_does_not_read_wait_in_order_and_only_once(room):
+    """Else a client could make the daemon hold any number of descriptors."""
+    caller = room.caller()
+    number = number_of(room)
+    big = wire.Refused(1, "not-now", "x" * 200_000)
+    for _ in range(3):
+        room.connections.send(number, big)
+    mine, more = files(1), files(1)
+    room.connections.send_files(number, wire.Fetched(2, 1, "ram", [1]), mine)
+    room.connections.send(number, wire.Done(3))
+    room.connections.flush()
+    room.connections.send_files(number, wire.Fetched(4, 1, "ram", [1]), more)
+    assert (is_open(mine[0]), is_open(more[0])) == (True, False)
+    data, theirs = b"", []
+    while not data.endswith(encode(wire.Done(3))):
+        part, fds, _, _ = socket.recv_fds(caller.sock, 65536, 8)
+        theirs += fds
+        data += part
+        room.wake_up()
+    assert data == encode(big) * 3 + encode(wire.Fetched(2, 1, "ram", [1])) + encode(
+        wire.Done(3)
+    )
+    assert len(theirs) == 1
+    os.close(theirs[0])
+    assert not is_open(mine[0])
+
+
+def test_files_that_nobody_fetched_are_closed_with_the_connection(room):
+    caller = room.caller()
+    number = number_of(room)
+    room.connections.send(number, wire.Refused(1, "not-now", "x" * 900_000))
+    mine = files(2)
+    room.connections.send_files(number, wire.Fetched(2, 1, "ram", [1, 1]), mine)
+    room.connections.flush()
+    assert all(map(is_open, mine))
+    caller.sock.close()
+    room.wake_up()
+    assert not any(map(is_open, mine))
+
+
+def test_who_lets_descriptors_pile_up_is_hung_up_on(room, monkeypatch):
+    caller = room.caller()
+    mine = files(1)
+
+    def refuse(*_):
+        raise OSError(errno.ETOOMANYREFS, "too many")
+
+    monkeypatch.setattr(socket, "send_fds", refuse)
+    room.connections.send_files(number_of(room), wire.Fetched(2, 1, "ram", [1]), mine)
+    room.connections.flush()
+    assert not is_open(mine[0])
+    assert caller.sock.recv(10) == b""
+
+
+def test_what_a_lease_is_kept_in_is_asked_for_by_its_connection(room):
+    caller = room.caller()
+    caller.say(wire.Fetch(2, 7, "ram"), wire.HandOver(3, 7, "ram", 5))
+    room.wake_up()
+    assert [(no.id, no.code) for no in caller.heard()] == [
+        (2, "no-such-lease"),
+        (3, "no-such-lease"),
+    ]

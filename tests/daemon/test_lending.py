@@ -8,10 +8,18 @@ import pytest
 
 from holdingpen.core import events as ev
 from holdingpen.core.facts import Moment
+from holdingpen.core.handover import METHODS, Choice
 from holdingpen.daemon.connections import Limits
-from holdingpen.daemon.lending import configured, keep_bytes, limits, rules
-from holdingpen.daemon.settings import Settings
+from holdingpen.daemon.lending import (
+    configured,
+    keep_bytes,
+    limits,
+    ram_wishes,
+    rules,
+)
+from holdingpen.daemon.settings import Disk, Settings
 from holdingpen.devices.scripted import ScriptedHost
+from holdingpen.errors import BadSettings
 
 GIB = 2**30
 
@@ -65,3 +73,54 @@ def test_connections_are_limited_in_all_and_for_each_user(settings, fit, most):
 
 def test_root_and_whoever_runs_it_are_its_operators():
     assert {0, os.geteuid()} == rules(Settings()).operators
+
+
+@pytest.mark.parametrize(
+    ("handover", "no_group", "as_is", "program"),
+    [
+        ("auto", "", "paced", "group"),
+        ("auto", "no cgroup v2", "paced", "paced"),
+        ("exact", "", "group", "group"),
+        ("paced", "", "paced", "paced"),
+        ("free", "", "free", "free"),
+        ("free", "no cgroup v2", "free", "free"),
+    ],
+)
+def test_each_handover_meets_the_wishes_as_well_as_it_can(
+    handover, no_group, as_is, program
+):
+    wishes = ram_wishes(Settings(ram_handover=handover), no_group)
+    assert (wishes["as-is"].method, wishes["program"].method) == (as_is, program)
+    assert wishes["descriptor"] == Choice("pieces")
+    assert wishes["steps"].method == "steps"
+    for choice in wishes.values():
+        method = METHODS.get(choice.method)
+        exact = method is not None and method.promise == "exact"
+        assert (choice.why == "") == exact, "whoever gets less is told why"
+
+
+def test_what_is_demanded_and_cannot_be_had_is_said():
+    with pytest.raises(BadSettings, match="cannot be had: no cgroup v2"):
+        ram_wishes(Settings(ram_handover="exact"), "no cgroup v2")
+
+
+def test_who_yields_is_known_to_the_core():
+    assert rules(Settings()).yields == frozenset()
+    assert rules(Settings(ram_policy="yield")).yields == {"ram"}
+
+
+def test_a_disk_is_lent_less_what_is_kept_of_it():
+    settings = Settings(disks={"a": Disk("/a", 9 * GIB, GIB), "b": Disk("/b")})
+    disks = {"a": (8 * GIB, 4096), "b": (GIB, 1)}
+    found = configured(Moment(1, 2), settings, ScriptedHost(), disks).resources[2:]
+    assert found == (
+        ev.Resource("disk.a", 7 * GIB, 7 * GIB, 4096, measured=True),
+        ev.Resource("disk.b", GIB, 0, 1, measured=True),
+    )
+
+
+def test_a_pool_of_huge_pages_is_lent():
+    host = ScriptedHost()
+    host.pool = GIB
+    found = configured(Moment(1, 2), Settings(), host).resources
+    assert ev.Resource("hugepages", GIB) in found

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdingpen.amounts import AMOUNT_MAX
-from holdingpen.daemon.settings import KEYS, Settings, parse_settings, read_settings
+from holdingpen.daemon.settings import (
+    KEYS,
+    Disk,
+    Settings,
+    parse_settings,
+    read_settings,
+)
 from holdingpen.errors import BadSettings
 
 GIB = 2**30
@@ -27,6 +33,8 @@ GOOD = [
     ("ram", 'hold = "0"', "ram_hold", 0),
     ("ram", "hold = 4096", "ram_hold", 4096),
     ("ram", 'share = "4GiB"', "ram_share", 4 * GIB),
+    ("ram", 'handover = "paced"', "ram_handover", "paced"),
+    ("ram", 'policy = "yield"', "ram_policy", "yield"),
     ("cpu", "capacity = 3", "cpu_capacity", 3),
     ("cpu", 'capacity = "3"', "cpu_capacity", 3),
     ("line", "backfill = false", "backfill", False),
@@ -34,6 +42,9 @@ GOOD = [
     ("line", "waiting_per_user_max = 7", "waiting_per_user_max", 7),
     ("resources", "licence = 3", "resources", {"licence": 3}),
     ("resources", "a-b_c = 0", "resources", {"a-b_c": 0}),
+    ("disk.a", 'path = "/x"', "disks", {"a": Disk("/x")}),
+    ("disk", 'a = {path = "/x", hold = "1K"}', "disks", {"a": Disk("/x", 1024)}),
+    ("disk.a-1", 'keep = "1G"\npath = "/x"', "disks", {"a-1": Disk("/x", 0, GIB)}),
 ]
 
 #: Table and key, as written, and the accepted form that is named.
@@ -63,7 +74,12 @@ BAD = [
     ("ram", f"hold = {AMOUNT_MAX + 1}", 'a size such as "8G"'),
     ("ram", 'share = "9E"', 'a size such as "8G"'),
     ("ram", "share = [1]", 'a size such as "8G"'),
+    ("ram", 'handover = "fast"', "auto or exact or paced or free"),
+    ("ram", "handover = true", "auto or exact or paced or free"),
+    ("ram", 'policy = ""', "defend or yield"),
     ("cpu", 'capacity = "8G"', "a whole number"),
+    ("disk.a", 'path = "scratch"', "the absolute path of a directory"),
+    ("disk.a", 'hold = "much"', 'a size such as "8G"'),
     ("line", 'backfill = "yes"', "true or false"),
     ("line", "backfill = 1", "true or false"),
     ("line", "leases_per_user_max = 0", "a whole number"),
@@ -105,6 +121,20 @@ def test_a_bad_value_names_file_line_key_and_the_accepted_form(table, line, acce
     assert accepted in message
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("\n[disk.a]\nhodl = 1\n", "x.toml, line 3: unknown key 'hodl' in [disk.a]"),
+        ('[disk.a]\npath="/x"\n[disk.b]\nhold = 1', "x.toml, line 3: [disk.b] lacks"),
+        ('\n[disk]\npath = "/x"', "x.toml, line 3: write [disk.NAME], not 'path'"),
+        ('\n[disk."a b"]\npath = "/x"', "x.toml, line 2: 'a b' cannot name a disk"),
+        ("\ndisk = 5", "x.toml, line 2: write a table [disk.NAME]"),
+    ],
+)
+def test_a_disk_that_makes_no_sense_is_told_how_to_be_written(text, said):
+    assert mistake(text).startswith(said)
+
+
 @pytest.mark.parametrize("table", KEYS)
 def test_an_unknown_key_names_file_line_and_the_keys_there_are(table):
     message = mistake(f"\n[{table}]\nhodl = 1\n")
@@ -125,7 +155,8 @@ def test_a_table_that_is_none_is_told_to_be_one(table):
 
 
 @pytest.mark.parametrize(
-    "name", ["ram", "cpu", "gpu", "disk", "vram", "machine", '"a b"', '""', '"ä"']
+    "name",
+    ["ram", "cpu", "gpu", "disk", "vram", "hugepages", "machine", '"a b"', '""', '"ä"'],
 )
 def test_a_resource_may_not_be_called_so(name):
     message = mistake(f"[resources]\n\n{name} = 1\n")

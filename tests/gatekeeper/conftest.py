@@ -73,6 +73,28 @@ class Client:
     def hang_up(self) -> None:
         self._stream.close()
 
+    def hands_over(self, steps: int | None = None) -> list[wire.HandOver]:
+        """Do what each HandOver asks for, `steps` times or until the client leaves."""
+        orders: list[wire.HandOver] = []
+        while steps is None or len(orders) < steps:
+            data = self._stream.recv(65536)
+            if not data:
+                break
+            for request in self._session.receive(data):
+                assert isinstance(request, wire.HandOver)
+                orders.append(request)
+                self.say(wire.Done(request.id))
+        return orders
+
+    def orders(self, count: int) -> list[wire.HandOver]:
+        """Wait until HandOver has come `count` times, and do nothing."""
+        self.hears(2 + count)
+        return [one for one in self.requests if isinstance(one, wire.HandOver)]
+
+    def peek(self) -> None:
+        """Wait until something has been said that was not read yet, or it left."""
+        self._stream.recv(1, socket.MSG_PEEK)
+
     def left(self) -> bool:
         """Wait until the last copy of the client's descriptor is closed."""
         return self._stream.recv(65536) == b""
@@ -106,9 +128,9 @@ class Daemon:
         client.say(wire.Welcome(1, "0.1.0"))
         return client
 
-    def grants(self) -> Client:
+    def grants(self, granted: wire.Granted = GRANTED) -> Client:
         client = self.greets()
-        client.say(GRANTED)
+        client.say(granted)
         return client
 
     def unvisited(self) -> bool:
@@ -176,9 +198,14 @@ def start(surroundings: dict[str, str], tmp_path: Path) -> Iterator[Start]:
     """Start gatekeeper with these words; its own interpreter flags are -I and -S."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(*words: str | bytes, flags: tuple[str, ...] = (), **more: object):
+    def start(
+        *words: str | bytes,
+        flags: tuple[str, ...] = (),
+        boot: str | None = None,
+        **more: object,
+    ):
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", *flags, "-c", BOOT, *words],
+            [sys.executable, "-I", "-S", *flags, "-c", boot or BOOT, *words],
             **{
                 "stdin": subprocess.PIPE,
                 "stdout": subprocess.PIPE,

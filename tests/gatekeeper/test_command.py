@@ -159,8 +159,9 @@ def test_the_environment_gains_the_lease_and_nothing_else(daemon, start):
     found = _environment(daemon, start, before)
     assert found[:3] == [b"PATH=/bin:/usr/bin", b"ODD=\xff\x01", b"LC_ALL=C.UTF-8"]
     assert found[4] == b"HOLDINGPEN_LEASE=17"
-    assert found[5].startswith(b"HOLDINGPEN_FD=")
-    assert len(found) == 6
+    assert found[5] == b"HOLDINGPEN_HANDOVER=none"
+    assert found[6].startswith(b"HOLDINGPEN_FD=")
+    assert len(found) == 7
 
 
 @pytest.mark.parametrize(

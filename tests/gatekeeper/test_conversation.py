@@ -40,6 +40,7 @@ def _options(draw) -> Options:
     options.label = draw(_text)
     options.reason = draw(_text)
     options.command = draw(st.lists(st.text(st.characters(codec="ascii"), min_size=1)))
+    options.prefault = draw(st.booleans())
     return options
 
 
@@ -59,7 +60,14 @@ def test_the_opening_is_byte_for_byte_what_the_protocol_has(options):
         options.label,
         options.reason,
         acquire.command,
+        options.wishes,
     )
+
+
+@given(*[st.integers(1, 2**63 - 1)] * 3)
+def test_a_step_is_byte_for_byte_what_the_protocol_has(number, lease, amount):
+    expected = wire.HandOver(number, lease, "ram", amount)
+    assert encode(expected) == conversation.step(number, lease, "ram", amount)
 
 
 def test_the_limits_are_those_of_the_protocol():

@@ -26,10 +26,11 @@ def pair():
         yield Conversation(ours), theirs
 
 
-def _hears(pair, *replies: wire.Message, words: str = "true") -> int:
+def _hears(pair, *replies: wire.Message, words: str = "true") -> object:
+    """The id of the lease that is granted."""
     talk, theirs = pair
     theirs.sendall(b"".join(map(encode, replies)))
-    return stand_in_line(talk, parse(words.split()))
+    return stand_in_line(talk, parse(words.split()))["lease"]
 
 
 def test_the_lease_granted_is_returned(pair):
@@ -98,9 +99,10 @@ def test_a_request_without_an_answer_is_made_again_under_its_number(pair, monkey
     talk, theirs = pair
     answers = iter([None, None, {"t": "granted", "lease": 17}])
     monkeypatch.setattr(Conversation, "hear", lambda *_: next(answers))
-    assert stand_in_line(talk, parse(["true"])) == 17
+    assert stand_in_line(talk, parse(["true"]))["lease"] == 17
     requests = ServerSession().receive(theirs.recv(65536))
-    assert requests[1:] == [wire.Acquire(1, command="true")] * 3
+    asked = wire.Acquire(1, command="true", wishes={"ram": "program"})
+    assert requests[1:] == [asked] * 3
 
 
 def test_it_asks_again_only_a_few_times(pair, monkeypatch):
@@ -120,7 +122,13 @@ def test_what_is_asked_for(daemon, start):
     client = daemon.accept()
     assert client.hears() == [
         wire.Hello(1, "gatekeeper"),
-        wire.Acquire(1, {"ram": 2**30}, label="me", command="echo 'a b'"),
+        wire.Acquire(
+            1,
+            {"ram": 2**30},
+            label="me",
+            command="echo 'a b'",
+            wishes={"ram": "program"},
+        ),
     ]
     client.say(_WELCOME, wire.Granted(1, 17, {}))
     assert program.end().out == "a b\n"

@@ -31,6 +31,7 @@ ASK = Ask(
     label="whisper",
     reason="naïve",
     command="matlab -nodesktop",
+    wishes={"ram": "descriptor"},
 )
 #: One of each, no field left at its default.
 SAMPLES: list[Fact] = [
@@ -40,7 +41,7 @@ SAMPLES: list[Fact] = [
     facts.CapacitySet("ram", None, 1000),
     facts.DrainSet("new kernel", 1000),
     facts.Joined(17, AT, ASK, [16]),
-    facts.Promised(17, {"ram": 2**31}, AT, ASK),
+    facts.Promised(17, {"ram": 2**31}, AT, ASK, {"ram": "pieces"}),
     facts.Granted(17, AT, ASK),
     facts.Ended(17, AT, "released", 1000),
     facts.Left(5),
@@ -48,9 +49,11 @@ SAMPLES: list[Fact] = [
     facts.Taken("ram", 2**31, 2**30, 13.5),
     facts.Shed("ram", 2**30),
     facts.Seen("ram", 2**20, 2**21, 14.5),
-    facts.Dropped(17, "ram"),
+    facts.Dropped(17, "disk.scratch", "/run/holdingpen/scratch/17"),
     facts.Heard(5, 2),
     facts.Shrunk(17, AT, 5, 3, {"ram": 2**31}, {"ram": 2**30}),
+    facts.Recovered(17, "ram", 2**30),
+    facts.Owed(17, "ram", 2**30),
 ]
 
 

@@ -58,12 +58,15 @@ class Pen:
 
     def serve(self) -> None:
         """Start the daemon and wait until it says that it serves."""
+        if self.daemon is not None:
+            end(self.daemon)
         words = [sys.executable, "-m", "holdingpen", "--user", "--socket", self.socket]
         self.daemon = subprocess.Popen(
             words, env=self.env, stderr=subprocess.PIPE, text=True
         )
         assert self.daemon.stderr is not None
-        assert "serves" in self.daemon.stderr.readline()
+        # before that it may say what the last one left
+        assert any("serves" in line for line in self.daemon.stderr)
 
     def gatekeeper(self, *words: str, **how: object) -> subprocess.Popen[str]:
         """Start `gatekeeper WORDS`."""

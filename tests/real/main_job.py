@@ -8,22 +8,19 @@ gatekeeper.  What happened is printed.  Needs root (or a delegated memory cgroup
 numpy.
 """
 
+# ruff: noqa: E402 (the path comes first)
+
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
-from holdingpen.client.blocking import connect
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1])]
 
-MIB = 2**20
+from machine import MIB, Machine
+
 MACHINE = 768 * MIB
 HOLD = 320 * MIB
 NEED = 200 * MIB
@@ -71,101 +68,12 @@ class Outcome(NamedTuple):
     hog_mib: int
 
 
-def make_cgroup(limit: int) -> Path:
-    """Make a memory cgroup of `limit` bytes.
-
-    Raises:
-        OSError: when none can be made here.
-    """
-    name = f"holdingpen-test-{os.getpid()}"
-    first = Path("/sys/fs/cgroup/memory")
-    if first.is_dir():
-        group = first / name
-        group.mkdir()
-        (group / "memory.limit_in_bytes").write_text(str(limit))
-        with contextlib.suppress(OSError):
-            (group / "memory.memsw.limit_in_bytes").write_text(str(limit))
-        return group
-    root = Path("/sys/fs/cgroup")
-    own = Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip()
-    for parent in (root, root / own.lstrip("/")):
-        if "memory" in (parent / "cgroup.subtree_control").read_text().split():
-            group = parent / name
-            group.mkdir()
-            (group / "memory.max").write_text(str(limit))
-            with contextlib.suppress(OSError):
-                (group / "memory.swap.max").write_text("0")
-            return group
-    raise OSError("no cgroup here gives its children the memory controller")
-
-
-class Machine:
-    """The cgroup, with a private pen of its own inside."""
-
-    def __init__(self) -> None:
-        self.cgroup = make_cgroup(MACHINE)
-        self.processes: list[subprocess.Popen[str]] = []
-        self.home = Path(tempfile.mkdtemp(prefix="holdingpen-"))
-        (self.home / "holdingpen.toml").write_text(CONFIG)
-        self.env = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("HOLDINGPEN")},
-            "XDG_RUNTIME_DIR": str(self.home),
-            "XDG_STATE_HOME": str(self.home),
-            "XDG_CONFIG_HOME": str(self.home),
-            "HOLDINGPEN_SOCKET": str(self.home / "holdingpen.socket"),
-        }
-
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        """Start a program inside."""
-        into = f'echo $$ > {self.cgroup}/cgroup.procs; exec "$@"'
-        process = subprocess.Popen(
-            ["sh", "-c", into, "sh", *command],
-            env=self.env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.processes.append(process)
-        return process
-
-    def held(self) -> int:
-        """Bytes of ballast the pen holds now."""
-        with connect(self.env["HOLDINGPEN_SOCKET"]) as conn:
-            return conn.status().resources["ram"].held
-
-    def wait_until_held(self, amount: int) -> int:
-        """Wait until the pen holds `amount` bytes, half a minute at most."""
-        for _ in range(300):
-            held = self.held()
-            if held >= amount:
-                break
-            time.sleep(0.1)
-        return held
-
-    def end(self) -> None:
-        """Kill all that is inside and take the cgroup away."""
-        for _ in range(100):
-            for pid in (self.cgroup / "cgroup.procs").read_text().split():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(pid), signal.SIGKILL)
-            with contextlib.suppress(OSError):
-                self.cgroup.rmdir()
-                break
-            time.sleep(0.05)
-        for process in self.processes:
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
-            process.wait()
-        shutil.rmtree(self.home, ignore_errors=True)
-
-
 def main_job(say: object = print) -> Outcome:
     """Do it all once; `say` gets a line at a time."""
     tell = say if callable(say) else print
     python = sys.executable
     gatekeeper = [python, "-m", "gatekeeper"]
-    machine = Machine()
+    machine = Machine(MACHINE, CONFIG)
     try:
         tell(f"a machine of {MACHINE // MIB} MiB (a memory cgroup)")
         machine.start(*gatekeeper, "--start", "--ram", "1M", "--", "true").wait()

@@ -17,7 +17,7 @@ _spec.loader.exec_module(main_job)
 
 def _no_cgroup() -> str:
     try:
-        main_job.make_cgroup(main_job.MACHINE).rmdir()
+        main_job.Machine(main_job.MACHINE, "").end()
     except OSError as why:
         return f"no memory cgroup can be made here: {why}"
     return ""

@@ -24,7 +24,8 @@ LEASE = wire.LeaseInfo(
     17, "waiting", 1000, 4242, {"ram": 8 * GIB}, 1763635330.25, 1763635331.5,
     1763635400.0, -3, 1763638930.25, "matlab -nodesktop", "whisper", "naïve", True,
     "best-effort", {"ram": 8 * GIB}, {"ram": 7 * GIB}, 2, [16], 1763635999.0,
-    "waits for 8.0 GiB ram", "ordered", 0,
+    "waits for 8.0 GiB ram", "ordered", 0, 8 * 2**20, "no control groups",
+    {"disk.scratch": "/run/holdingpen/scratch/17"}, {"ram": GIB}, {"ram": 2**20},
 )  # fmt: skip
 SHORT_LEASE = wire.LeaseInfo(17, "live", 1000, 0, {}, 1763635330.25)
 
@@ -34,19 +35,27 @@ SAMPLES = [
     (
         wire.Acquire(
             1, {"ram": 8 * GIB, "cpu": 2}, -3, 3600.0, 0.5, True, "whisper", "naïve",
-            "matlab -nodesktop",
+            "matlab -nodesktop", {"ram": "program"},
         ),
         wire.Acquire(1),
     ),
     (wire.Release(2, 17), wire.Release(2, 17)),
     (wire.Shrink(3, 17, {"ram": 2 * GIB}), wire.Shrink(3, 17, {})),
+    (wire.Fetch(4, 17, "ram", 250), wire.Fetch(4, 17, "ram")),
+    (wire.HandOver(5, 17, "ram", 2**22), wire.HandOver(5, 17, "ram", 2**22)),
     (wire.GetStatus(3, 500), wire.GetStatus(3)),
     (wire.GetStory(4, 17), wire.GetStory(4, 17)),
     (wire.SetCapacity(5, "ram", 60 * GIB), wire.SetCapacity(5, "ram")),
     (wire.Drain(6, True, "new disks"), wire.Drain(6, False)),
     (wire.Watch(7), wire.Watch(7)),
     (wire.Welcome(1, "0.1.0"), wire.Welcome(1, "0.1.0")),
-    (wire.Granted(1, 17, {"ram": 8 * GIB}, "best-effort"), wire.Granted(1, 17, {})),
+    (
+        wire.Granted(
+            1, 17, {"ram": 8 * GIB}, "bounded", 8 * 2**20, "no control groups",
+            {"disk.scratch": "/run/holdingpen/scratch/17"},
+        ),
+        wire.Granted(1, 17, {}),
+    ),
     (
         wire.Waiting(1, 17, 2, "waits for 8.0 GiB ram", [16], 1763635999.0),
         wire.Waiting(1, 17, 2, "waits for the others"),
@@ -54,6 +63,10 @@ SAMPLES = [
     (wire.Refused(1, "not-now", "no."), wire.Refused(1, "not-now", "no.")),
     (wire.Released(2, 17), wire.Released(2, 17)),
     (wire.Shrunk(3, 17, {"ram": 6 * GIB}), wire.Shrunk(0, 17, {})),
+    (
+        wire.Fetched(4, 17, "ram", [GIB, GIB], "best-effort", True),
+        wire.Fetched(4, 17, "ram", []),
+    ),
     (wire.Reclaim(17, True), wire.Reclaim(17, False)),
     (wire.Ended(17, "ordered"), wire.Ended(17, "ordered")),
     (wire.Done(5), wire.Done(5)),

@@ -1,0 +1,195 @@
+"""One file of the ballast: grown, cut, lent, taken back and wiped.
+
+Who else uses it?  The kernel knows: fcntl(F_SETLEASE, F_WRLCK) fails with EAGAIN
+as long as the file is open anywhere but here, and a mapping or a descriptor on its way
+through a socket keeps it open (fcntl(2), "Leases").  What it counts are opens: a
+duplicate of our own descriptor would not be noticed, nor is what memfd_create(2)
+returns counted.  So ours is always one that open(2) gave, and each lent one is opened
+anew through /proc/self/fd.
+
+What it does not count: pages that were pinned (io_uring), or moved into a pipe by
+splice(2), stay with whoever did it, and what is written into them later is his to see
+(tried).  Hence `user`: a file that one user had is never lent to another.
+
+A client may cut its file, and punch holes in it.  A tmpfs file cannot be sealed
+against that (it has F_SEAL_SEAL from the start), and a memfd is only sealed against
+the cut.  It hurts nobody here, for the daemon never maps a file.  `wipe` finds out what
+is left of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Ballast comes and goes in multiples of this many bytes: one huge page of x86-64
+#: and of arm64 with pages of 4 KiB.
+UNIT = 2 * 1024 * 1024
+
+# What is written over what a client wrote: never written itself, so it is one page of
+# zeros mapped many times.  From 64 KiB to 16 MiB all sizes wipe equally fast.
+_ZEROS = memoryview(bytes(1024 * 1024))
+
+_FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
+_KEPT_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def open_again(fd: int) -> int:
+    """Open the file `fd` once more, for reading and writing."""
+    return os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+
+
+class PieceFile:
+    """A file of shared memory that is occupied from its beginning to `size`.
+
+    Not safe in several threads at once: the ballast's lock sees to that.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """Own `fd`, an empty file, opened by open(2)."""
+        #: Bytes that are the ballast's, a multiple of UNIT.
+        self.size = 0
+        #: Bytes from its beginning that are surely occupied; less than `size` only
+        #: in a file that came back with holes.
+        self.filled = 0
+        #: Whose hands it has been in; None: in nobody's.
+        self.user: int | None = None
+        #: -1 when closed.
+        self.fd = fd
+        # Its length, which cannot change any more; None while it can.
+        self._sealed_length: int | None = None
+
+    @property
+    def occupied(self) -> int:
+        """Bytes occupied at this moment, as the kernel counts them (1 us)."""
+        return os.fstat(self.fd).st_blocks * 512
+
+    @property
+    def whole(self) -> bool:
+        """Whether there are no holes in it."""
+        return self.filled == self.size
+
+    def room(self, size_max: int) -> int:
+        """Bytes it can grow by, up to `size_max` in all."""
+        if self._sealed_length is not None:
+            size_max = self._sealed_length
+        return max(0, size_max - self.size)
+
+    def grow(self, step: int) -> None:
+        """Occupy `step` bytes more, all of them or none.
+
+        Raises:
+            OSError: when the system has no more.
+        """
+        os.posix_fallocate(self.fd, self.size, step)
+        self.size += step
+        self.filled = self.size
+
+    def fill(self, step: int) -> None:
+        """Occupy what is not in the next `step` bytes of a file with holes.
+
+        Raises:
+            OSError: when the system has no more.
+        """
+        step = min(step, self.size - self.filled)
+        os.posix_fallocate(self.fd, self.filled, step)
+        self.filled += step
+        self._see_if_whole()
+
+    def cut(self, step: int) -> None:
+        """Free the last `step` bytes.  Never allocates."""
+        self.size -= step
+        self.filled = min(self.filled, self.size)
+        self._free_beyond_size()
+
+    def _free_beyond_size(self) -> None:
+        if self._sealed_length is None:
+            # even when that is its length: a client can have occupied more beyond
+            os.ftruncate(self.fd, self.size)
+        elif self.size < self._sealed_length:
+            mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
+            span = (self.size, self._sealed_length - self.size)
+            if _libc.fallocate64(self.fd, mode, *map(ctypes.c_int64, span)):
+                number = ctypes.get_errno()
+                raise OSError(number, f"punch a hole: {os.strerror(number)}")
+
+    def close(self) -> None:
+        """Free all of it."""
+        # closing alone would not, while somebody looks at it through /proc
+        self.cut(self.size)
+        os.close(self.fd)
+        self.fd = -1
+
+    def lend(self) -> int:
+        """Seal it where that is possible, and return a new descriptor of it.
+
+        Raises:
+            OSError: no more descriptors can be had, or nobody could tell later
+                whether it is still in use.
+        """
+        try:
+            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, _KEPT_SEALS)
+            self._sealed_length = os.fstat(self.fd).st_size
+        except PermissionError:
+            pass  # a tmpfs file, or sealed before
+        return open_again(self.fd)
+
+    def in_use(self) -> bool:
+        """Whether anybody but us has it open or mapped.
+
+        Raises:
+            OSError: when the kernel does not tell: /proc/sys/fs/leases-enable.
+        """
+        # Who opens it before the unlocking, through /proc, makes the kernel signal us.
+        # SIGIO, which it would be, ends a process that did not expect it.
+        fcntl.fcntl(self.fd, fcntl.F_SETSIG, signal.SIGURG)
+        try:
+            fcntl.fcntl(self.fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        except BlockingIOError:
+            return True
+        fcntl.fcntl(self.fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        return False
+
+    def wipe(self) -> None:
+        """Make what was written to it zeros, and see what a client has left of it.
+
+        No page changes hands for that: each stays occupied, and is written over.
+        What nobody ever touched is not: the kernel knows it, and it holds nothing.
+        8 GiB/s of huge pages, 5 GiB/s of small ones, without the GIL.
+
+        Raises:
+            OSError: when it cannot be wiped; then it must be closed.
+        """
+        length = os.fstat(self.fd).st_size
+        self.size = min(self.size, length // UNIT * UNIT)
+        self._free_beyond_size()
+        for start, end in self._written():
+            while start < end:
+                start += os.pwrite(self.fd, _ZEROS[: end - start], start)
+        self.filled = 0
+        self._see_if_whole()
+
+    def _see_if_whole(self) -> None:
+        if self.occupied == self.size:
+            self.filled = self.size
+
+    def _written(self) -> Iterator[tuple[int, int]]:
+        end = 0
+        while end < self.size:
+            try:
+                start = os.lseek(self.fd, end, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                return
+            end = os.lseek(self.fd, start, os.SEEK_HOLE)
+            yield start, end

@@ -1,0 +1,188 @@
+"""The hand of one disk: a file, a file system of the lease's own, or a directory.
+
+Ballast is taken while more than `keep` stays available to others.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from holdingpen.ballast import Piece
+from holdingpen.ballast.blocks import UNIT
+from holdingpen.ballast.disk import PACE_EVERY_S, DiskBallast, open_disk_ballast
+from holdingpen.core import effects as do
+from holdingpen.core.handover import AS_IS, BEST_EFFORT, Choice
+from holdingpen.daemon.hands import unheard
+from holdingpen.daemon.settings import Settings
+from holdingpen.devices.filesystem import FileSystem
+
+#: A pause between two looks into directories is so many times what the look took.
+PAUSE_PER_LOOK: Final = 4.0
+
+
+class DiskHand:
+    """The hand of `disk.NAME`."""
+
+    wants_eye = False
+    unit = UNIT
+
+    def __init__(self, word: str, settings: Settings, mounts: Path) -> None:
+        """Open what the table [disk.`word`] says.
+
+        Args:
+            word: the name of the disk.
+            settings: what the administrator decided.
+            mounts: where its file systems are mounted, and no other disk's.
+
+        Raises:
+            HoldingPenError: when there is no such directory, or it is not for us.
+        """
+        disk = settings.disks[word]
+        self.word = word
+        path = Path(disk.path)
+        self._filesystem = FileSystem(path)
+        self.ballast: DiskBallast = open_disk_ballast(
+            path, disk.hold, self._filesystem, mounts
+        )
+        self._keep_bytes = disk.keep
+        #: Called with what broke a thread of this hand.
+        self.broken: Callable[[Exception], None] = unheard
+        #: Lease to what its directory uses, and what others took, when last looked.
+        self._used: dict[int, int] = {}
+        self.stolen: Mapping[int, int] = {}
+        #: Lease that is over to why what it had is not back.
+        self._busy: dict[int, str] = {}
+        #: Leases with a directory; replaced and never changed.
+        self._paced: tuple[int, ...] = ()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(
+            target=self._work, name=f"pacer of {word}", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def notes(self) -> list[str]:
+        """What was found and cleared at the start."""
+        return [f"[disk.{self.word}]: {note}" for note in self.ballast.notes]
+
+    def configure(self, settings: Settings) -> None:
+        """Obey a configuration that was read again."""
+        self._keep_bytes = settings.disks[self.word].keep
+
+    def total(self) -> int:
+        """Bytes of the file system that its users may have."""
+        return self._filesystem.total()
+
+    def wishes(self, settings: Settings) -> dict[str, Choice]:
+        """A file system of its own where that can be had; a file for who wants it."""
+        no_reserve = self._filesystem.why
+        image_why = self.ballast.image_why
+        if no_reserve:
+            place = Choice("directory", no_reserve, promise=BEST_EFFORT)
+            file = Choice("file", no_reserve, promise=BEST_EFFORT)
+        elif image_why:
+            place = Choice("directory", image_why, self.ballast.step)
+            file = Choice("file")
+        else:
+            place, file = Choice("image"), Choice("file")
+        return {AS_IS: place, "program": place, "descriptor": file}
+
+    def troubles(self, settings: Settings) -> list[str]:
+        """What does not come back, and why nothing better can be had."""
+        found = [
+            f"disk.{self.word}: what lease {lease} had is not back: {why}."
+            for lease, why in self._busy.items()
+        ]
+        if settings.disks[self.word].hold and self._filesystem.why:
+            found.append(f"disk.{self.word}: {self._filesystem.why}")
+        return found
+
+    def may_take(self, step_bytes: int) -> bool:
+        """Whether enough is left for the others."""
+        return self._filesystem.available() - step_bytes >= self._keep_bytes
+
+    def available(self) -> int:
+        """Bytes anybody could write now, and ballast of before that will be ours."""
+        return self._filesystem.available() + self.ballast.found
+
+    def used(self) -> dict[int, int]:
+        """Lease to bytes in its directory.  Files and images are kept, not used."""
+        return dict(self._used)
+
+    def prepare(self, what: do.Prepare) -> str:
+        """Make the file, file system or directory."""
+        self.ballast.keep(what.lease, what.amount)
+        uid, gid = what.who.uid, what.who.gid
+        if what.how == "file":
+            self.ballast.prepare_file(what.lease, what.need, self.may_take)
+            return ""
+        if what.how == "image":
+            return os.fspath(
+                self.ballast.prepare_image(
+                    what.lease, what.need, uid, gid, self.may_take
+                )
+            )
+        place = self.ballast.prepare_directory(what.lease, what.need, uid, gid)
+        with self._changed:
+            self._paced = (*self._paced, what.lease)
+            self._changed.notify()
+        return os.fspath(place)
+
+    def take_back(self, lease: int, amount: int | None) -> int | None:
+        """Have it back: wiped, unmounted, removed."""
+        if amount is not None:
+            return self.ballast.back(lease, amount)
+        with self._changed:
+            self._paced = tuple(one for one in self._paced if one != lease)
+            self._used.pop(lease, None)
+            self.stolen = {x: n for x, n in self.stolen.items() if x != lease}
+        back = self.ballast.back(lease)
+        if back is None:
+            self._busy[lease] = self.ballast.busy(lease)
+        else:
+            self._busy.pop(lease, None)
+        return back
+
+    def lend(self, lease: int, amount: int, uid: int) -> list[Piece]:
+        """Pass the file."""
+        return self.ballast.lend(lease, amount, self.may_take)
+
+    def _work(self) -> None:
+        try:
+            while not self._closed:
+                with self._changed:
+                    if not self._paced:
+                        self._changed.wait()
+                    paced = self._paced
+                began_s = time.monotonic()
+                for lease in paced:
+                    self._look(lease)
+                took_s = time.monotonic() - began_s
+                time.sleep(max(PACE_EVERY_S, took_s * PAUSE_PER_LOOK))
+        except Exception as why:
+            self.broken(why)
+
+    def _look(self, lease: int) -> None:
+        seen = self.ballast.pace(lease)
+        if seen is None:
+            return
+        with self._changed:
+            if lease in self._paced:
+                self._used[lease] = seen.used
+                most = max(seen.stolen, self.stolen.get(lease, 0))
+                if most:
+                    self.stolen = {**self.stolen, lease: most}
+
+    def close(self) -> None:
+        """Give everything back."""
+        with self._changed:
+            self._closed = True
+            self._paced = ()
+            self._changed.notify()
+        self.ballast.close()

@@ -1,0 +1,89 @@
+"""Hands: for each resource, how its ballast is taken, handed over and taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from holdingpen.ballast import BallastLike, Piece
+from holdingpen.core import effects as do
+from holdingpen.core.handover import Choice
+from holdingpen.daemon.settings import Settings
+
+
+class Hand(Protocol):
+    """What the performer asks of a hand.  Called in the hand's own thread."""
+
+    @property
+    def ballast(self) -> BallastLike:
+        """What is held back."""
+
+    #: Called with what broke a thread of this hand.
+    broken: Callable[[Exception], None]
+    #: Whether what leases use is seen by the eye; else `used` says it.
+    wants_eye: bool
+
+    #: Ballast comes and goes in multiples of this many bytes.
+    unit: int
+
+    def total(self) -> int:
+        """Bytes there are in all, lent or not."""
+
+    def wishes(self, settings: Settings) -> dict[str, Choice]:
+        """How each wish of a client is met here.
+
+        Raises:
+            BadSettings: when the administrator demands what cannot be had.
+        """
+
+    def configure(self, settings: Settings) -> None:
+        """Obey a configuration that was read again."""
+
+    def troubles(self, settings: Settings) -> list[str]:
+        """What an administrator should know."""
+
+    def may_take(self, step_bytes: int) -> bool:
+        """Whether the machine bears that so much more becomes ballast."""
+
+    def available(self) -> int:
+        """Bytes a program could get now without pushing others."""
+
+    def used(self) -> dict[int, int]:
+        """Lease to bytes in use, beside what is kept for it."""
+
+    def prepare(self, what: do.Prepare) -> str:
+        """Make ready what a lease is to get; return the directory, if it is one.
+
+        Raises:
+            HoldingPenError: when it cannot be; nothing is changed then.
+        """
+
+    def take_back(self, lease: int, amount: int | None) -> int | None:
+        """Make ballast of what is kept for `lease`, or of `amount` of it.
+
+        Returns:
+            Bytes; None: it is in use, ask again.
+        """
+
+    def lend(self, lease: int, amount: int, uid: int) -> list[Piece]:
+        """Pass what is kept as files to a client of user `uid`.
+
+        Raises:
+            HoldingPenError: when that cannot be.
+        """
+
+    @property
+    def stolen(self) -> Mapping[int, int]:
+        """Lease to bytes that were freed for it and that others took."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What the administrator should read in the log at the start."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+def unheard(why: Exception) -> None:
+    """What a hand does with what breaks its threads until somebody listens."""
+    raise why
