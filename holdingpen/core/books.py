@@ -174,6 +174,9 @@ class Books:
         lease.dropping.remove(what.resource)
         if what.place:
             lease.places[what.resource] = what.place
+        if what.how:
+            lease.how = {**lease.how, what.resource: what.how}
+            lease.fallen[what.resource] = what.why
 
     def _apply_recovered(self, what: fact.Recovered) -> None:
         ledger = self.resources[what.resource]

@@ -59,6 +59,10 @@ class BallastDropped(Struct, frozen=True, gc=False):
     place: str = ""
     #: Why it could not be made ready; empty: it is.
     problem: str = ""
+    #: The method it is after all, because the one chosen failed, and why; empty: as
+    #: was asked for.
+    how: str = ""
+    why: str = ""
 
 
 class BallastBack(Struct, frozen=True, gc=False):

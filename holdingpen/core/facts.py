@@ -196,6 +196,10 @@ class Dropped(Struct, frozen=True, array_like=True, gc=False, tag=15):
     resource: str
     #: The directory the client may write in; empty: none.
     place: str = ""
+    #: The method it is after all, because the one chosen failed, and why; empty: as
+    #: was promised.
+    how: str = ""
+    why: str = ""
 
 
 class Heard(Struct, frozen=True, array_like=True, gc=False, tag=16):

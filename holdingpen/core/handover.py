@@ -154,6 +154,7 @@ def assurance(lease: Lease, choices: Choices) -> Assurance:
             found = Assurance(BEST_EFFORT, 0, why)
         else:
             why = "" if method.promise == EXACT else choice.why
+            why = lease.fallen.get(name, why)
             bound = (choice.bound or method.bound) if method.bound else 0
             found = Assurance(method.promise, bound, why)
         if _ORDER.index(found.promise) > _ORDER.index(least.promise) or (

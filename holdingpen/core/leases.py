@@ -67,6 +67,8 @@ class Lease(Struct, gc=False):
     drawn: dict[str, int] = field(default_factory=dict)
     #: Resource to the method by which it is handed over; unnamed: freed.
     how: dict[str, str] = field(default_factory=dict)
+    #: Resource to why it is not handed over as well as it might be.
+    fallen: dict[str, str] = field(default_factory=dict)
     #: Resource to the directory it may write in.
     places: dict[str, str] = field(default_factory=dict)
     #: Resources that are still being made ready; empty unless promised.

@@ -372,8 +372,12 @@ class Pen:
             problem = ("not-now", event.problem)
             self._refuse(lease.ask.conn, lease.ask.number, problem)
             return
-        if len(lease.dropping) > 1 or event.place:
-            self._record(fact.Dropped(lease.id, event.resource, event.place))
+        if len(lease.dropping) > 1 or event.place or event.how:
+            self._record(
+                fact.Dropped(
+                    lease.id, event.resource, event.place, event.how, event.why
+                )
+            )
         if lease.dropping in ([], [event.resource]):
             self._record(fact.Granted(lease.id, event.at))
             self._tell_granted(lease)

@@ -17,7 +17,7 @@ from holdingpen.ballast.blocks import UNIT
 from holdingpen.ballast.disk import PACE_EVERY_S, DiskBallast, open_disk_ballast
 from holdingpen.core import effects as do
 from holdingpen.core.handover import AS_IS, BEST_EFFORT, Choice
-from holdingpen.daemon.hands import unheard
+from holdingpen.daemon.hands import Ready, unheard
 from holdingpen.daemon.settings import Settings
 from holdingpen.devices.filesystem import FileSystem
 
@@ -115,24 +115,28 @@ class DiskHand:
         """Lease to bytes in its directory.  Files and images are kept, not used."""
         return dict(self._used)
 
-    def prepare(self, what: do.Prepare) -> str:
+    @property
+    def kept(self) -> dict[int, int]:
+        """As the ballast has it."""
+        return self.ballast.kept
+
+    def prepare(self, what: do.Prepare) -> Ready:
         """Make the file, file system or directory."""
         self.ballast.keep(what.lease, what.amount)
         uid, gid = what.who.uid, what.who.gid
         if what.how == "file":
             self.ballast.prepare_file(what.lease, what.need, self.may_take)
-            return ""
+            return Ready()
         if what.how == "image":
-            return os.fspath(
-                self.ballast.prepare_image(
-                    what.lease, what.need, uid, gid, self.may_take
-                )
+            place = self.ballast.prepare_image(
+                what.lease, what.need, uid, gid, self.may_take
             )
+            return Ready(os.fspath(place))
         place = self.ballast.prepare_directory(what.lease, what.need, uid, gid)
         with self._changed:
             self._paced = (*self._paced, what.lease)
             self._changed.notify()
-        return os.fspath(place)
+        return Ready(os.fspath(place))
 
     def take_back(self, lease: int, amount: int | None) -> int | None:
         """Have it back: wiped, unmounted, removed."""

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from holdingpen.ballast import BallastLike, Piece
 from holdingpen.core import effects as do
 from holdingpen.core.handover import Choice
 from holdingpen.daemon.settings import Settings
+
+
+class Ready(NamedTuple):
+    """What a lease gets."""
+
+    #: The directory it may write in; empty: none.
+    place: str = ""
+    #: The method it is after all, because the one asked for failed, and why.
+    how: str = ""
+    why: str = ""
 
 
 class Hand(Protocol):
@@ -51,8 +61,12 @@ class Hand(Protocol):
     def used(self) -> dict[int, int]:
         """Lease to bytes in use, beside what is kept for it."""
 
-    def prepare(self, what: do.Prepare) -> str:
-        """Make ready what a lease is to get; return the directory, if it is one.
+    @property
+    def kept(self) -> dict[int, int]:
+        """Lease to bytes occupied for it and not used by it."""
+
+    def prepare(self, what: do.Prepare) -> Ready:
+        """Make ready what a lease is to get.
 
         Raises:
             HoldingPenError: when it cannot be; nothing is changed then.

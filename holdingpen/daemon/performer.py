@@ -30,7 +30,7 @@ from holdingpen.core import effects as do
 from holdingpen.core import events as ev
 from holdingpen.core.facts import Moment
 from holdingpen.core.resources import SETTLE_LIMIT_S
-from holdingpen.daemon.hands import Hand
+from holdingpen.daemon.hands import Hand, Ready
 from holdingpen.devices import Foreign, HostLike, Uses
 from holdingpen.errors import HoldingPenError, Refusal
 from holdingpen.wire import messages as wire
@@ -198,13 +198,19 @@ class Performer:
         return ev.BallastTaken(self._clock(), effect.resource, effect.amount, amount)
 
     def _prepare(self, hand: Hand, effect: do.Prepare) -> ev.Event:
-        place, problem = "", ""
+        ready, problem = Ready(), ""
         try:
-            place = hand.prepare(effect)
+            ready = hand.prepare(effect)
         except (HoldingPenError, OSError) as why:
             problem = str(why)
         return ev.BallastDropped(
-            self._clock(), effect.lease, effect.resource, place, problem
+            self._clock(),
+            effect.lease,
+            effect.resource,
+            ready.place,
+            problem,
+            ready.how,
+            ready.why,
         )
 
     def _take_back(self, hand: Hand, effect: do.TakeBack) -> ev.Event | None:
@@ -260,7 +266,7 @@ class Performer:
         if used is None:
             used = self.used if hand.wants_eye else hand.used()
         available = hand.available()
-        ballast, kept = hand.ballast.held, hand.ballast.kept
+        ballast, kept = hand.ballast.held, hand.kept
         return ev.Measured(
             self._clock(), resource, available, ballast, used, fresh, kept
         )

@@ -37,7 +37,7 @@ from holdingpen.daemon.lending import configured, keep_bytes, limits, rules
 from holdingpen.daemon.listener import open_listener, raise_descriptor_limit
 from holdingpen.daemon.options import Options, parse, socket_path, state_path
 from holdingpen.daemon.performer import Performer
-from holdingpen.daemon.ramhand import RamHand
+from holdingpen.daemon.ramhand import RamHand, open_groups
 from holdingpen.daemon.settings import Settings, read_settings
 from holdingpen.daemon.systemd import Systemd
 from holdingpen.daemon.yielding import Yielding
@@ -312,7 +312,7 @@ class Daemon:
             self._performer.used,
             foreign,
             troubles,
-            {name: hand.ballast.kept for name, hand in self._hands.items()},
+            {name: hand.kept for name, hand in self._hands.items()},
             {name: hand.stolen for name, hand in self._hands.items()},
         )
 
@@ -378,7 +378,9 @@ def where(settings: Settings, options: Options) -> Path:
     return Path(options.socket or settings.socket or socket_path(options))
 
 
-def open_hands(settings: Settings, host: HostLike, socket: Path) -> dict[str, Hand]:
+def open_hands(
+    settings: Settings, host: HostLike, socket: Path, *, private: bool
+) -> dict[str, Hand]:
     """The hands of all resources that can be held back here.
 
     File systems of leases are mounted beside the socket, which clients can reach.
@@ -386,7 +388,8 @@ def open_hands(settings: Settings, host: HostLike, socket: Path) -> dict[str, Ha
     Raises:
         HoldingPenError: when one cannot be had, or not as is demanded.
     """
-    ram = RamHand(open_ram_ballast(), host, settings)
+    groups = None if private else open_groups(settings)
+    ram = RamHand(open_ram_ballast(), host, settings, groups)
     ram.wishes(settings)
     hands: dict[str, Hand] = {"ram": ram}
     scratch = socket.with_name(f"{socket.name.removesuffix('.socket')}.scratch")
@@ -409,7 +412,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{options.config}: good")
             return 0
         host = Host()
-        hands = open_hands(settings, host, where(settings, options))
+        socket = where(settings, options)
+        hands = open_hands(settings, host, socket, private=options.user)
         trio.run(_main, settings, options, host, hands)
     except HoldingPenError as why:
         log(str(why))

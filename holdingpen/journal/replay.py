@@ -106,11 +106,13 @@ def _lease(lease: Lease) -> Iterator[Fact]:
         ask = lease.ask
     if lease.drawn:
         yield fact.Promised(lease.id, lease.drawn, lease.asked, None, lease.how)
-        ready = set(lease.places)
+        ready = lease.places.keys() | lease.fallen.keys()
         if lease.state == PROMISED:
             ready = lease.drawn.keys() - set(lease.dropping)
         for resource in ready:
-            yield fact.Dropped(lease.id, resource, lease.places.get(resource, ""))
+            place, why = lease.places.get(resource, ""), lease.fallen.get(resource, "")
+            how = lease.how[resource] if why else ""
+            yield fact.Dropped(lease.id, resource, place, how, why)
     if lease.granted is not None:
         yield fact.Granted(lease.id, lease.granted, ask)
     if lease.amounts != lease.ask.amounts:

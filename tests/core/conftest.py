@@ -165,11 +165,13 @@ class Player:
 
     # Hands: what came of effects.
 
-    def dropped(self, which=0, place="", problem="") -> list[do.Effect]:
+    def dropped(self, which=0, place="", problem="", how="", why="") -> list[do.Effect]:
         """The ballast of one outstanding drop is free, or ready to be handed over."""
         drop = self.drops.pop(which)
         return self.play(
-            ev.BallastDropped(self.at, drop.lease, drop.resource, place, problem)
+            ev.BallastDropped(
+                self.at, drop.lease, drop.resource, place, problem, how, why
+            )
         )
 
     def given(self, request, amount, name="ram") -> None:

@@ -150,6 +150,14 @@ def test_what_cannot_be_made_ready_is_refused_with_its_reason(held):
     assert (held.ledger().held, held.ledger().leased) == (6, 0)
 
 
+def test_what_is_handed_over_less_surely_after_all_is_told_so(held):
+    one = held.ask(ram=4, wishes={"ram": "program"})
+    (told,) = held.said(do.TellGranted, held.dropped(how="paced", why="no room."))
+    assert (told.handover, told.bound, told.why) == ("bounded", 8 * 2**20, "no room.")
+    held.shrink(one, ram=2)
+    assert held.said(do.TellShrunk), "it is in one piece no more"
+
+
 def test_a_part_given_back_is_ballast_again(held):
     one = granted(held, ram=6)
     assert do.TakeBack("ram", one.lease, 4) in held.shrink(one, ram=4)

@@ -40,7 +40,7 @@ def hand(settings: Settings, tmp_path: Path):
 
 
 def prepare(hand: DiskHand, how: str, amount: int = 16 * MIB) -> str:
-    return hand.prepare(do.Prepare("disk.a", amount, 5, how, amount, WHO))
+    return hand.prepare(do.Prepare("disk.a", amount, 5, how, amount, WHO)).place
 
 
 def test_a_file_is_lent_and_comes_back(hand):

@@ -49,7 +49,7 @@ SAMPLES: list[Fact] = [
     facts.Taken("ram", 2**31, 2**30, 13.5),
     facts.Shed("ram", 2**30),
     facts.Seen("ram", 2**20, 2**21, 14.5),
-    facts.Dropped(17, "disk.scratch", "/run/holdingpen/scratch/17"),
+    facts.Dropped(17, "disk.scratch", "/run/x/17", "directory", "no loop device"),
     facts.Heard(5, 2),
     facts.Shrunk(17, AT, 5, 3, {"ram": 2**31}, {"ram": 2**30}),
     facts.Recovered(17, "ram", 2**30),

@@ -1,0 +1,276 @@
+"""The same-group hand-over in a machine that others fill: what did everybody get?
+
+    python tests/real/vm/run.py -- python tests/real/vm/same_group.py THIEF HOW
+
+THIEF is none, polite, greedy or churn: see taker.py.  HOW is
+
+    whole    the client takes all of its lease
+    killed   half way the helper is killed
+    orphan   half way the daemon is killed, and another one takes its place
+    beside   as whole, with the leases' groups beside the daemon's, in a slice
+    gone     the client has ended before it is moved
+
+Prints one JSON object.  This process plays the daemon, in a group of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from holdingpen.ballast.lazyholder import WINDOW
+from holdingpen.ballast.ram import open_ram_ballast
+from holdingpen.ballast.samegroup import SameGroup
+from holdingpen.devices.cgroup import find_groups
+from holdingpen.errors import Refusal
+
+MIB = 2**20
+AMOUNT = 300 * MIB
+#: A little more than its lease has, so that all of that is used.
+CLIENT = AMOUNT // MIB + 8
+TOP = Path("/sys/fs/cgroup")
+#: The daemon's group, and where the leases' are.
+if "beside" in sys.argv:
+    OWN = TOP / "holdingpen.slice/holdingpen.service"
+    BASE = TOP / "holdingpen.slice/leases"
+else:
+    OWN = BASE = TOP / "service"
+#: The topmost group that covers them.
+ABOVE = TOP / OWN.relative_to(TOP).parts[0]
+TAKER = str(Path(__file__).with_name("taker.py"))
+PATIENCE_S = 60.0
+
+
+class Taker:
+    """A process of taker.py and what it said last."""
+
+    def __init__(self, kind: str, what: object, group: Path | None = None) -> None:
+        self.mib = 0
+        self.reached = threading.Condition()
+        shell = 'read x; exec "$@"' if kind == "client" else 'exec "$@"'
+        self.process = subprocess.Popen(
+            [
+                "sh",
+                "-c",
+                shell,
+                "sh",
+                sys.executable,
+                "-I",
+                "-S",
+                TAKER,
+                kind,
+                str(what),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        (TOP / "others").mkdir(exist_ok=True)
+        (TOP / "others/cgroup.procs").write_text(str(self.process.pid))
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        for line in self.process.stdout:
+            with self.reached:
+                self.mib = int(line)
+                self.reached.notify_all()
+
+    def go(self) -> None:
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+
+    def wait(self, mib: int) -> bool:
+        with self.reached:
+            return self.reached.wait_for(lambda: self.mib >= mib, PATIENCE_S)
+
+    def wait_quiet(self) -> None:
+        """Until it has said nothing for a second."""
+        self.wait(1)
+        before = -1
+        while before != self.mib and self.process.poll() is None:
+            before = self.mib
+            time.sleep(1)
+
+
+def number(path: Path, key: str = "") -> object:
+    words = path.read_text().split()
+    word = words[words.index(key) + 1] if key else words[0]
+    return int(word) if word.isdigit() else word
+
+
+def available_mib() -> int:
+    return number(Path("/proc/meminfo"), "MemAvailable:") // 1024
+
+
+def until(met) -> bool:
+    late = time.monotonic() + PATIENCE_S
+    while not met():
+        if time.monotonic() > late:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+def open_same(on_over=lambda lease, how: None) -> SameGroup:
+    return SameGroup.open(*find_groups("memory", Path("/proc"), TOP), on_over)
+
+
+def enter() -> None:
+    # khugepaged raises it to 41 MiB: nobody would find as little as 25 free
+    Path("/proc/sys/vm/min_free_kbytes").write_text("4096")
+    # or 99 of the 300 MiB hide on the processors' lists, from Linux 6.7 on
+    Path("/proc/sys/vm/percpu_pagelist_high_fraction").write_text("1000")
+    OWN.mkdir(exist_ok=True, parents=True)
+    # after the first scene there are groups in it
+    inside = OWN / "daemon"
+    (inside if inside.exists() else OWN).joinpath("cgroup.procs").write_text("0")
+
+
+def play_daemon(pid: int) -> None:
+    same = open_same()
+    ballast = open_ram_ballast()
+    ballast.take(AMOUNT, lambda step: True)
+    same.prepare(1, AMOUNT, ballast.drop)
+    same.hand_over(1, pid)
+    print("handed over", flush=True)
+    signal.pause()
+
+
+def orphan() -> dict[str, object]:
+    enter()
+    client = Taker("client", CLIENT)
+    daemon = subprocess.Popen(
+        [sys.executable, __file__, "daemon", str(client.process.pid)],
+        stdout=subprocess.PIPE,
+    )
+    daemon.stdout.readline()
+    group = BASE / "lease-1"
+    out: dict[str, object] = {"high": number(group / "memory.high") // MIB}
+    client.go()
+    client.wait(CLIENT // 2)
+    daemon.kill()
+    began = time.monotonic()
+    until(lambda: number(group / "memory.high") == "max")
+    out["lifted_s"] = round(time.monotonic() - began, 3)
+    out["high_after"] = number(group / "memory.high")
+    daemon.wait()
+    client.wait(CLIENT)
+    out["client"] = client.mib
+    out["min_left"] = number(ABOVE / "memory.min") // MIB
+    same = open_same()
+    out["left"] = same.sweep()
+    out["min_after"] = number(group / "memory.min")
+    out["min_above_after"] = number(ABOVE / "memory.min")
+    client.process.kill()
+    client.process.wait()
+    out["left_later"] = same.sweep()
+    return out
+
+
+def scene(thief_kind: str, how: str) -> dict[str, object]:
+    enter()
+    over: list[tuple[int, str]] = []
+    same = open_same(lambda *it: over.append(it))
+    ballast = open_ram_ballast()
+    ballast.take(AMOUNT + 64 * MIB, lambda step: True)
+    client = Taker("client", CLIENT)
+    thief = None
+    if thief_kind not in ("none", "greedy"):
+        thief = Taker(thief_kind, "/dev/scratch" if thief_kind == "churn" else 2000)
+        thief.wait_quiet()
+    had = thief.mib if thief else 0
+    held = ballast.held
+    began = time.monotonic()
+    same.prepare(1, AMOUNT, ballast.drop)
+    group = BASE / "lease-1"
+    out: dict[str, object] = {
+        "kernel": os.uname().release,
+        "thief_kind": thief_kind,
+        "how": how,
+        "prepared_s": round(time.monotonic() - began, 2),
+        "given": (held - ballast.held) // MIB,
+        "thief_in_prepare": (thief.mib if thief else 0) - had,
+        "current": number(group / "memory.current") // MIB,
+        "min": number(group / "memory.min") // MIB,
+        "min_above": number(ABOVE / "memory.min") // MIB,
+    }
+    if thief and thief.process.poll() is not None:
+        return out | {"thief_died": thief.process.returncode}
+    had = thief.mib if thief else 0
+    if how == "gone":
+        client.process.kill()
+        client.process.wait()
+        try:
+            same.hand_over(1, client.process.pid)
+        except Refusal as no:
+            out["refused"] = str(no)
+        out["groups"] = [path.name for path in BASE.glob("lease-*")]
+        return out
+    same.hand_over(1, client.process.pid)
+    helper = same._leases[1]._helper
+    out["high"] = number(group / "memory.high") // MIB
+    if thief_kind == "greedy":
+        # the kernel kills it when it has all it can get: now, or never
+        free = available_mib() - WINDOW // MIB
+        thief = Taker("greedy", 2000)
+        thief.wait(free * 3 // 4)
+        had = free
+    lowest = number(group / "memory.current")
+    began = time.monotonic()
+    client.go()
+    half = CLIENT // 2 if how == "killed" else CLIENT
+    while client.mib < half and time.monotonic() < began + PATIENCE_S:
+        now = number(group / "memory.current")
+        # later the helper ends, and what it had itself is free
+        if number(group / "memory.high") != "max":
+            lowest = min(lowest, now)
+        time.sleep(0.002)
+    out["took_s"] = round(time.monotonic() - began, 2)
+    out["client"] = client.mib
+    out["lowest"] = lowest // MIB
+    out["thief"] = thief.mib if thief else 0
+    out["thief_gained"] = (thief.mib if thief else 0) - had
+    out["thief_alive"] = thief is not None and thief.process.poll() is None
+    out["handed"] = same.handed(1) // MIB
+    out["high_events"] = number(group / "memory.events", "high")
+    out["stat"] = {
+        key: number(group / "memory.stat", key) // MIB
+        for key in ("anon", "file", "inactive_file", "kernel", "pagetables")
+    }
+    if how == "killed":
+        helper.kill()
+        began = time.monotonic()
+        until(lambda: number(group / "memory.high") == "max")
+        out["lifted_s"] = round(time.monotonic() - began, 3)
+        client.wait(CLIENT)
+        out["client"] = client.mib
+    until(lambda: over)
+    out["high_after"] = number(group / "memory.high")
+    out["over"] = over
+    out["handed"] = same.handed(1) // MIB
+    out["min_after"] = number(group / "memory.min") // MIB
+    out["current_after"] = number(group / "memory.current") // MIB
+    same.end(1)
+    out["left"] = same.sweep()
+    client.process.kill()
+    client.process.wait()
+    out["left_later"] = same.sweep()
+    out["min_above_after"] = number(ABOVE / "memory.min")
+    if thief:
+        thief.process.kill()
+    return out
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "daemon":
+        play_daemon(int(sys.argv[2]))
+    elif sys.argv[2] == "orphan":
+        print(json.dumps(orphan()), flush=True)
+    else:
+        print(json.dumps(scene(*sys.argv[1:3])), flush=True)
