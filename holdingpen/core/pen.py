@@ -34,15 +34,12 @@ from holdingpen.core.leases import (
     Why,
     needs_of,
 )
+from holdingpen.core.measuring import Measuring
 from holdingpen.core.resources import SETTLE_LIMIT_S, Ledger
 from holdingpen.core.rights import Rules, is_operator, may_end
 from holdingpen.core.standings import holders, known_ends
 from holdingpen.core.telling import Teller
 
-#: Measure this often while all is quiet, and so soon while something settles.
-MEASURE_EVERY_S: Final = 2.0
-MEASURE_FIRST_S: Final = 0.005
-MEASURE_SETTLING_MAX_S: Final = 0.25
 #: After the machine refused to give ballast, leave it alone so long.
 RETAKE_AFTER_S: Final = 2.0
 #: After programs waited for memory, leave it alone so long.
@@ -60,8 +57,7 @@ class Pen:
 
         # The cadence: no state.
 
-        self._measure_at: dict[str, float] = {}
-        self._measure_gap: dict[str, float] = {}
+        self._measuring = Measuring()
         self._teller = Teller(self.books)
 
         self._facts: list[Fact] = []
@@ -162,7 +158,7 @@ class Pen:
         """Somebody new waits: look at what may be back already, and tell him."""
         for name in self.books.line.waiters[lease].needs:
             if self.books.resources[name].settling:
-                self._measure(name, at.boot_s, fresh=False)
+                self._measure(name, at, fresh=False)
         self._effects += self._teller.tell(lease, at)
 
     def _asked_again(self, at: Moment, conn: Connection, ask: Ask) -> None:
@@ -300,14 +296,16 @@ class Pen:
         for name in lease.needs:
             self._measure_soon(name, at)
 
+    def _measure(self, name: str, at: Moment, fresh: bool = True) -> None:
+        self._effects.append(self._measuring.now(name, at.boot_s, fresh))
+
     def _measure_soon(self, name: str, at: Moment) -> None:
         """Something of it was given back."""
         if self.books.resources[name].measured:
-            self._measure_gap[name] = MEASURE_FIRST_S
-            self._measure_at[name] = at.boot_s + MEASURE_FIRST_S
+            self._measuring.soon(name, at.boot_s)
             if name in self.books.line.lanes:
                 # Mostly it is back before its connection was seen to close.
-                self._measure(name, at.boot_s, fresh=False)
+                self._measure(name, at, fresh=False)
 
     # Serving.
 
@@ -442,11 +440,6 @@ class Pen:
         until = event.at.boot_s + RETAKE_AFTER_S if short else 0.0
         self._record(fact.Taken(event.resource, event.asked, event.amount, until))
 
-    def _measure(self, name: str, now_s: float, fresh: bool = True) -> None:
-        self._effects.append(do.Measure(name, fresh))
-        # Should no answer ever come, it is asked again.
-        self._measure_at[name] = now_s + MEASURE_EVERY_S
-
     def _measured(self, event: ev.Measured) -> None:
         ledger = self.books.resources[event.resource]
         if not ledger.measured:
@@ -465,26 +458,18 @@ class Pen:
                     )
                 )
             self._record(found)
-        gap = self._measure_gap.get(event.resource, MEASURE_EVERY_S)
-        if not ledger.settling:
-            gap = MEASURE_EVERY_S
-        self._measure_at[event.resource] = event.at.boot_s + gap
-        self._measure_gap[event.resource] = min(gap * 2, MEASURE_SETTLING_MAX_S)
+        self._measuring.done(ledger.name, event.at.boot_s, ledger.settling)
 
     def _ticked(self, at: Moment) -> None:
-        for name, time_s in self._measure_at.items():
-            if at.boot_s >= time_s:
-                self._measure(name, at.boot_s)
+        for name in self._measuring.due(at.boot_s):
+            self._measure(name, at)
         if at.boot_s >= self._teller.due_s:
             self._effects += self._teller.tell_all(at)
 
     @property
     def wake_at_s(self) -> float:
         """boot_s when the pen wants a `Ticked`; infinity: never."""
-        soonest = self._teller.due_s
-        for time_s in self._measure_at.values():
-            if time_s < soonest:
-                soonest = time_s
+        soonest = min(self._teller.due_s, self._measuring.next_s)
         if self.books.patience:
             soonest = min(soonest, self.books.patience[0][0])
         for ledger in self._ballasted:
@@ -543,7 +528,7 @@ class Pen:
             if what != self._resource_set(new.name):
                 self._record(what)
             if new.measured:
-                self._measure(new.name, event.at.boot_s)
+                self._measure(new.name, event.at)
             else:
                 self._measure_no_more(self.books.resources[new.name])
         self._ballasted = self._find_ballasted()
@@ -572,7 +557,7 @@ class Pen:
         self._measure_no_more(ledger)
 
     def _measure_no_more(self, ledger: Ledger) -> None:
-        self._measure_at.pop(ledger.name, None)
+        self._measuring.never(ledger.name)
         if ledger.settling or ledger.foreign:
             # No measurement will ever say that it is free.
             self._record(fact.Seen(ledger.name, 0, 0))

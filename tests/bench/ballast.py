@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from harness import (
     versus,
 )
 
+import holdingpen
 from holdingpen.devices.host import Host
 
 #: So much must be left to others beside what is measured.
@@ -177,3 +179,53 @@ def looking(run: Run) -> Iterator[Row]:
             host.ram_available(exact=exact)
             spent.append(time.perf_counter() - start)
         yield Row(figure, "-", [median(spent) * 1e6], "", unit="us")
+
+
+def handing(run: Run) -> Iterator[Row]:
+    """How long a program takes to fill what it was given; what it just takes."""
+    numpy = importlib.import_module("numpy")
+    size = min(_size(), GIB)
+    config = f'[ram]\nkeep = "1G"\nhold = "{size}"\n'
+
+    def by_descriptor() -> float:
+        with holdingpen.lease(ram=size, memory=True, socket=str(path)) as lease:
+            start = time.perf_counter()
+            array = lease.memory().asarray("f8")
+            array.fill(1.0)
+            spent = time.perf_counter() - start
+            del array
+        return spent
+
+    def paced() -> float:
+        with holdingpen.lease(ram=size, socket=str(path)):
+            return bare()
+
+    def bare() -> float:
+        start = time.perf_counter()
+        array = numpy.empty(size // 8)
+        array.fill(1.0)
+        return time.perf_counter() - start
+
+    with daemon(run, "daemon", config, core=None) as ours:
+        path = ours.path
+        holder = Holder(path, size)
+
+        def held(fill: Callable[[], float]) -> Callable[[], float]:
+            def once() -> float:
+                holder.wait_held()
+                return fill()
+
+            return once
+
+        mine, steps, theirs = in_turn(
+            run.pick(7, 2), held(by_descriptor), held(paced), held(bare)
+        )
+    figure = f"{size // 2**20} MiB fetched as files, mapped and filled"
+    against = "numpy fills as much of its own"
+    yield Row(
+        figure, against, ratios(mine, theirs), versus(mine, theirs, 1e3, "ms"), 1.5
+    )  # fmt: skip
+    yield Row(
+        "  the same, of its own and paced", against,
+        ratios(steps, theirs), versus(steps, theirs, 1e3, "ms"), 1.5,
+    )  # fmt: skip

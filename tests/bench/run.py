@@ -35,7 +35,12 @@ GROUPS = {
     "line": [line.loaded, line.decision],
     "crowd": [crowd.cpu, crowd.idle, crowd.most],
     "journal": [journal.group_commit, journal.replaying, journal.rotation],
-    "ballast": [ballast.freeing, ballast.stalls, ballast.looking],
+    "ballast": [
+        ballast.freeing,
+        ballast.stalls,
+        ballast.looking,
+        ballast.handing,
+    ],
     "startup": [startup.starting, startup.handover],
 }
 

@@ -6,7 +6,7 @@ from holdingpen.core import effects as do
 from holdingpen.core import events as ev
 from holdingpen.core import facts as fact
 from holdingpen.core.decisions import TAKE_SLICE
-from holdingpen.core.pen import MEASURE_FIRST_S
+from holdingpen.core.measuring import FIRST_S
 from holdingpen.core.resources import SETTLE_LIMIT_S
 
 MIB, GIB = 2**20, 2**30
@@ -218,7 +218,7 @@ def test_what_ended_is_measured_a_moment_later_when_nobody_waits_for_it(measured
     """Leases that come and go quickly are measured together."""
     one = measured.ask(ram=800)
     measured.gone(one)
-    due = measured.now_s + MEASURE_FIRST_S
+    due = measured.now_s + FIRST_S
     assert measured.pen.wake_at_s == pytest.approx(due)
 
 

@@ -174,7 +174,7 @@ def test_modules_of_our_names_that_are_there_already_stay(
     (tmp_path / "gatekeeper.py").write_text("whose = 'theirs'\n")
     code = f"""
 import os, runpy, sys
-sys.path.append({str(tmp_path)!r})
+sys.path.insert(0, {str(tmp_path)!r})
 import gatekeeper
 os.environ["HOLDINGPEN_PREFAULT"] = {str(_AMOUNT)!r}
 os.environ["HOLDINGPEN_PREFAULT_PID"] = str(os.getpid())
