@@ -33,9 +33,15 @@ The laws.
 One acquire.  gatekeeper.options -> gatekeeper.conversation -> socket ->
 daemon.connections -> wire.session -> daemon.translate -> `Asked` -> daemon.keeper ->
 core.pen: fits: `Granted`; fits once ballast goes: `Promised` and `DropBallast`; else
-`Joined`, the line.  Facts -> journal.store; then the effects: daemon.performer ->
-ballast.ram in a thread -> `BallastDropped` -> `Granted` -> bytes.  gatekeeper leaves
-the descriptor open and becomes the program.
+`Joined`, the line.  Facts -> journal.store; then the effects: daemon.performer -> a
+hand (daemon.ramhand, daemon.diskhand) in a thread -> ballast -> `BallastDropped` ->
+`Granted` -> bytes.  gatekeeper leaves the descriptor open and becomes the program.
+
+One hand-over.  What is held back must belong to nobody at no moment, so it is not just
+freed.  core.handover has the methods and what each promises; core.pen says `Prepare`
+instead of `DropBallast`; the hand keeps the ballast for the lease and paces it, fills a
+control group, makes a file system, or waits for `Fetch`.  When the lease is over
+`TakeBack` has what is left: `BallastBack`.
 
 One closed connection.  EOF -> `Gone` -> `Ended`; its memory goes leased -> settling;
 `Measure` -> devices.host in a thread -> `Measured` -> settling -> free by what was

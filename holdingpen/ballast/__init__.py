@@ -1,8 +1,16 @@
-"""Ballast: memory the daemon really occupies, to be dropped for whoever leases it.
+"""Ballast: memory and disk space really occupied, to be handed to whoever leases it.
 
 The hands of this floor are plain blocking code, called from the daemon's worker
-threads.  They know amounts and nothing of leases.  `ram.py` is the real thing;
-`holdingpen.devices.scripted` has a make-believe one that passes the same tests.
+threads.  They know amounts and leases' numbers, and nothing of who waits for what.
+
+    ram.py        memory as the pages of files that may be lent whole
+                  pool.py, pieces.py, files.py, hugefile.py, pages.py are its parts
+    samegroup.py  memory that reaches a program inside one control group
+                  leasegroup.py is one group; lazyholder.py the helper in it, a program
+    disk.py       blocks of a disk, as a file, a file system, or a directory
+                  blocks.py, grounds.py, trees.py, scratch.py are its parts
+
+`holdingpen.devices.scripted` has a make-believe ballast that passes the same tests.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ nobody uses becomes ballast, without being freed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
@@ -40,7 +41,7 @@ from holdingpen.ballast.grounds import Grounds
 from holdingpen.errors import Refusal, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 #: Bytes that are free for a paced lease before it has used them; the most a thief
@@ -49,6 +50,10 @@ PACE_STEP: Final = 64 * 1024 * 1024
 
 #: Least seconds between two looks of `pace`.
 PACE_EVERY_S: Final = 0.02
+
+#: How long closing waits for what is being prepared or taken back: longer than the
+#: slowest part of it, mkfs, may take.
+CLOSE_WITHIN_S: Final = scratch.MKFS_TIMEOUT_S + 5.0
 
 
 class FileSystemLike(Protocol):
@@ -128,7 +133,8 @@ def always(step: int) -> bool:
 class DiskBallast:
     """Disk space held back.  Made by `open_disk_ballast`.
 
-    `take`, `drop` and `pace` may run in several threads at once; all else is for one.
+    Its methods may run in several threads at once, those for one lease in one at a
+    time.  `close` waits for what is being prepared or taken back.
     """
 
     def __init__(
@@ -159,6 +165,9 @@ class DiskBallast:
         self._lent: dict[int, _Lent] = {}
         self._lock = threading.Lock()
         self._closed = False
+        #: Calls that are preparing or taking back; guarded by _lock as well.
+        self._at_work = 0
+        self._idle = threading.Condition(self._lock)
 
     # The purses.
 
@@ -277,9 +286,10 @@ class DiskBallast:
             Refusal: `not-now`, when `may` or the system said no; then all is as
                 before, but for what others stole meanwhile.
         """
-        if lease not in self._lent:
-            file = self._cut(lease, amount, may, f"file-{lease}")
-            self._lent[lease] = _Lent(amount, file)
+        with self._working():
+            if lease not in self._lent:
+                file = self._cut(lease, amount, may, f"file-{lease}")
+                self._lent[lease] = _Lent(amount, file)
 
     def prepare_image(
         self,
@@ -304,16 +314,17 @@ class DiskBallast:
             return place
         if self.image_why:
             raise Unavailable(self.image_why)
-        file = self._cut(lease, amount, may, f"image-{lease}")
-        try:
-            mounted = scratch.make(file.fd, place, uid, gid)
-        except Unavailable:
-            file.wipe()
-            with self._lock:
-                self._return(file)
-                self._keep(lease, file.size)
-            raise
-        self._lent[lease] = _Lent(amount, file, mounted, place)
+        with self._working():
+            file = self._cut(lease, amount, may, f"image-{lease}")
+            try:
+                mounted = scratch.make(file.fd, place, uid, gid)
+            except Unavailable:
+                file.wipe()
+                with self._lock:
+                    self._return(file)
+                    self._keep(lease, file.size)
+                raise
+            self._lent[lease] = _Lent(amount, file, mounted, place)
         return place
 
     def prepare_directory(self, lease: int, amount: int, uid: int, gid: int) -> Path:
@@ -332,6 +343,13 @@ class DiskBallast:
         place = self._grounds.place(lease)
         if lease in self._lent:
             return place
+        with self._working():
+            self._make_directory(lease, amount, uid, gid, place)
+        return place
+
+    def _make_directory(
+        self, lease: int, amount: int, uid: int, gid: int, place: Path
+    ) -> None:
         try:
             self._grounds.make(lease, uid, gid)
         except PermissionError:
@@ -349,7 +367,6 @@ class DiskBallast:
                 self._put_back(lease, surplus)
                 self._held += surplus
             self._give(lease, due(self._apart.get(lease, 0), 0, 0, self.step))
-        return place
 
     def lend(
         self, lease: int, amount: int, may: Callable[[int], bool], user: int = 0
@@ -363,14 +380,30 @@ class DiskBallast:
             Refusal: `not-now` as of `prepare_file`; `bad-request` when the lease has
                 a directory.
         """
-        self.prepare_file(lease, amount, may)
-        lent = self._lent[lease]
-        if lent.file is None or lent.mounted is not None:
-            raise Refusal(
-                f"lease {lease} has its disk space in {lent.directory}, not as a file.",
-                "bad-request",
-            )
-        return [Piece(lent.file.reopen(), lent.size)]
+        with self._working():
+            self.prepare_file(lease, amount, may)
+            lent = self._lent[lease]
+            if lent.file is None or lent.mounted is not None:
+                raise Refusal(
+                    f"lease {lease} has its disk space in {lent.directory}, not as a "
+                    "file.",
+                    "bad-request",
+                )
+            return [Piece(lent.file.reopen(), lent.size)]
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        """Nothing is closed meanwhile, and nothing begun that nobody would end."""
+        with self._lock:
+            if self._closed and not self._at_work:
+                raise Refusal("the daemon is ending. Ask the next one.", "not-now")
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._at_work -= 1
+                self._idle.notify_all()
 
     def _cut(
         self, lease: int, amount: int, may: Callable[[int], bool], name: str
@@ -475,18 +508,19 @@ class DiskBallast:
                 self._put_back(lease, part)
                 self._held += part
             return part
-        lent = self._lent.get(lease)
-        if lent is not None:
-            lent.busy = self._end(lease, lent)
-            if lent.busy:
-                return None
-        with self._lock:
-            self._lent.pop(lease, None)
-            part = self._apart.pop(lease, 0)
-            self._held += part
-            if lent is not None and lent.file is not None:
-                self._return(lent.file)
-                part += lent.file.size
+        with self._working():
+            lent = self._lent.get(lease)
+            if lent is not None:
+                lent.busy = self._end(lease, lent)
+                if lent.busy:
+                    return None
+            with self._lock:
+                self._lent.pop(lease, None)
+                part = self._apart.pop(lease, 0)
+                self._held += part
+                if lent is not None and lent.file is not None:
+                    self._return(lent.file)
+                    part += lent.file.size
         return part
 
     def _end(self, lease: int, lent: _Lent) -> str:
@@ -514,6 +548,7 @@ class DiskBallast:
             if self._closed:
                 return
             self._closed = True
+            self._idle.wait_for(lambda: not self._at_work, CLOSE_WITHIN_S)
             lent, self._lent = self._lent, {}
             self._held = self.found = 0
             self._apart.clear()

@@ -135,7 +135,10 @@ class Grounds:
             pool.shrink(surplus)
             self._note("ballast", f"{format_size(surplus)} more than is held: freed")
         if self.mounts.is_dir():
+            # of another path that this disk had: nobody else would find it
             for place in self.mounts.iterdir():
+                if place.is_mount():
+                    self._note(str(place), "unmounted")
                 scratch.remove_directory(place)
         return pool.size
 

@@ -136,7 +136,7 @@ def make(image: int, directory: Path, uid: int, gid: int) -> Scratch:
         raise _failed(directory, _said(error)) from None
     try:
         _protect(f"/sys/block/loop{number}/queue/discard_max_bytes")
-        directory.parent.mkdir(0o755, parents=True, exist_ok=True)
+        _make_reachable(directory.parent)
         directory.mkdir(0o700, exist_ok=True)
         _mount(number, directory)
     except OSError as error:
@@ -154,6 +154,14 @@ def make(image: int, directory: Path, uid: int, gid: int) -> Scratch:
         leave(made)
         raise _failed(directory, _said(error)) from None
     return made
+
+
+def _make_reachable(directory: Path) -> None:
+    """Make it, and those above it that lack, whatever the umask is."""
+    for one in (*reversed(directory.parents), directory):
+        if not one.exists():
+            one.mkdir()
+            one.chmod(0o755)
 
 
 def _failed(directory: Path, why: str) -> Unavailable:
@@ -291,7 +299,9 @@ def _restore_discard(number: int) -> None:
 
 
 def remove_directory(directory: Path) -> None:
-    """Remove a place to mount at, if nothing is there."""
+    """Remove a place to mount at; what is mounted there is detached."""
+    if directory.is_mount():
+        _unmount(directory)
     with contextlib.suppress(OSError):
         directory.rmdir()
 

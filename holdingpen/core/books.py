@@ -181,7 +181,7 @@ class Books:
     def _apply_recovered(self, what: fact.Recovered) -> None:
         ledger = self.resources[what.resource]
         coming = self.coming.get(what.lease)
-        if coming is not None:
+        if coming is not None and not what.part:
             ledger.drawn -= coming.pop(what.resource, 0)
             if not coming:
                 del self.coming[what.lease]

@@ -76,6 +76,8 @@ class BallastBack(Struct, frozen=True, gc=False):
     lease: int
     resource: str
     amount: int
+    #: Whether the lease goes on, having become smaller.
+    part: bool = False
 
 
 class FetchAsked(Struct, frozen=True, gc=False):

@@ -227,12 +227,14 @@ class Shrunk(Struct, frozen=True, array_like=True, gc=False, tag=17):
 class Recovered(Struct, frozen=True, array_like=True, gc=False, tag=18):
     """Of what was kept for a lease, now over or smaller, `amount` is ballast again.
 
-    What it had drawn is owed no more, however much of it came back.
+    What it had drawn is owed no more, however much of it came back; unless it is a
+    `part` that was given back while the lease lived.
     """
 
     lease: int
     resource: str
     amount: int
+    part: bool = False
 
 
 class Owed(Struct, frozen=True, array_like=True, gc=False, tag=19):

@@ -90,7 +90,11 @@ class Pen:
             case ev.BallastTaken():
                 self._ballast_taken(event)
             case ev.BallastBack():
-                self._record(fact.Recovered(event.lease, event.resource, event.amount))
+                self._record(
+                    fact.Recovered(
+                        event.lease, event.resource, event.amount, event.part
+                    )
+                )
             case ev.FetchAsked():
                 self._fetch_asked(event)
             case ev.StepAsked():
@@ -422,7 +426,8 @@ class Pen:
         ledger = self.books.resources[event.resource]
         amount = decisions.yielded(ledger)
         until = event.at.boot_s + REST_AFTER_PRESSURE_S
-        if ledger.not_before_s < until:
+        # it may be said many times a second
+        if until - ledger.not_before_s > 1.0:
             self._record(fact.Taken(ledger.name, 0, 0, until))
         if amount:
             self._record(fact.Shed(ledger.name, amount))

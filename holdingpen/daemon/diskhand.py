@@ -5,6 +5,7 @@ Ballast is taken while more than `keep` stays available to others.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -20,6 +21,7 @@ from holdingpen.core.handover import AS_IS, BEST_EFFORT, Choice
 from holdingpen.daemon.hands import Ready, unheard
 from holdingpen.daemon.settings import Settings
 from holdingpen.devices.filesystem import FileSystem
+from holdingpen.errors import Unavailable
 
 #: A pause between two looks into directories is so many times what the look took.
 PAUSE_PER_LOOK: Final = 4.0
@@ -44,6 +46,7 @@ class DiskHand:
         """
         disk = settings.disks[word]
         self.word = word
+        self._mounts = mounts
         path = Path(disk.path)
         self._filesystem = FileSystem(path)
         self.ballast: DiskBallast = open_disk_ballast(
@@ -121,22 +124,29 @@ class DiskHand:
         return self.ballast.kept
 
     def prepare(self, what: do.Prepare) -> Ready:
-        """Make the file, file system or directory."""
+        """Make the file, file system or directory.
+
+        Where no file system can be made after all, it is a directory.
+        """
         self.ballast.keep(what.lease, what.amount)
         uid, gid = what.who.uid, what.who.gid
         if what.how == "file":
             self.ballast.prepare_file(what.lease, what.need, self.may_take)
             return Ready()
+        how = why = ""
         if what.how == "image":
-            place = self.ballast.prepare_image(
-                what.lease, what.need, uid, gid, self.may_take
-            )
-            return Ready(os.fspath(place))
+            try:
+                place = self.ballast.prepare_image(
+                    what.lease, what.need, uid, gid, self.may_take
+                )
+                return Ready(os.fspath(place))
+            except Unavailable as error:
+                how, why = "directory", str(error)
         place = self.ballast.prepare_directory(what.lease, what.need, uid, gid)
         with self._changed:
             self._paced = (*self._paced, what.lease)
             self._changed.notify()
-        return Ready(os.fspath(place))
+        return Ready(os.fspath(place), how, why)
 
     def take_back(self, lease: int, amount: int | None) -> int | None:
         """Have it back: wiped, unmounted, removed."""
@@ -190,3 +200,6 @@ class DiskHand:
             self._paced = ()
             self._changed.notify()
         self.ballast.close()
+        for place in (self._mounts, self._mounts.parent):
+            with contextlib.suppress(OSError):
+                place.rmdir()

@@ -58,8 +58,8 @@ def ram_wishes(settings: Settings, no_group: str, step_bytes: int = 0) -> Wishes
     kind = settings.ram_handover
     if kind == "exact" and no_group:
         raise BadSettings(
-            f'[ram] handover = "exact" cannot be had: {no_group}. Write "auto", or let '
-            "programs ask with memory=True."
+            f'[ram] handover = "exact" cannot be had: {no_group.rstrip(".")}. Write '
+            '"auto", or let programs ask with memory=True.'
         )
     if kind == FREE:
         as_is = program = Choice(FREE, f'[ram] handover = "{kind}" is set')

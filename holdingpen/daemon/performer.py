@@ -93,6 +93,8 @@ class Performer:
         #: What the eye saw last: lease to bytes, and the biggest of the others.
         self.used: dict[int, int] = {}
         self.foreign: list[Foreign] = []
+        #: Resource to why its ballast could not be taken; written by its hand.
+        self.troubles: dict[str, str] = {}
         #: Resources the eye is looking for just now.
         self._looking: set[str] = set()
         self._looks: queue.SimpleQueue[tuple[str, dict[int, int]] | None]
@@ -134,6 +136,9 @@ class Performer:
 
     def perform(self, effect: Effect) -> None:
         """Have one effect done; returns at once."""
+        if effect.resource not in self._hands:
+            self._without_hand(effect)
+            return
         jobs, long = self._jobs[effect.resource], self._long_jobs[effect.resource]
         hand = self._hands[effect.resource]
         match effect:
@@ -156,6 +161,12 @@ class Performer:
                     self._looks.put((resource, dict(self.roots)))
             case do.Measure(resource, fresh):
                 jobs.put(lambda: self._measure(hand, resource, None, fresh))
+
+    def _without_hand(self, effect: Effect) -> None:
+        """The last daemon had a table for it, and its ballast went with that."""
+        if isinstance(effect, do.TakeBack):
+            gone = ev.BallastBack(self._clock(), effect.lease, effect.resource, 0)
+            self._tell(partial(self._report, gone))
 
     async def watch(self) -> None:
         """Raise what broke one of the threads, or the reporting, if ever."""
@@ -194,7 +205,14 @@ class Performer:
         return ev.BallastDropped(self._clock(), effect.lease, effect.resource)
 
     def _take(self, hand: Hand, effect: do.TakeBallast) -> ev.Event:
-        amount = hand.ballast.take(effect.amount, hand.may_take)
+        amount = 0
+        try:
+            amount = hand.ballast.take(effect.amount, hand.may_take)
+            self.troubles.pop(effect.resource, None)
+        except OSError as why:
+            # a disk that fails is no reason to leave everybody alone
+            words = f"cannot hold {effect.resource} back: {why.strerror}."
+            self.troubles[effect.resource] = words
         return ev.BallastTaken(self._clock(), effect.resource, effect.amount, amount)
 
     def _prepare(self, hand: Hand, effect: do.Prepare) -> ev.Event:
@@ -217,12 +235,13 @@ class Performer:
         key = (effect.resource, effect.lease)
         try:
             amount = hand.take_back(effect.lease, effect.amount)
-        except OSError:
+        except (HoldingPenError, OSError):
             # Whether it is in use cannot be known: so it is.
             amount = None
         at = self._clock()
         if effect.amount is not None:
-            return ev.BallastBack(at, effect.lease, effect.resource, amount or 0)
+            part = amount or 0
+            return ev.BallastBack(at, effect.lease, effect.resource, part, part=True)
         if amount is None:
             self._tell(partial(self._wait_for, key, at.boot_s))
             return None

@@ -236,7 +236,11 @@ class RamHand:
 def open_groups(settings: Settings) -> Groups:
     """The control groups of leases, where they can be had and are wanted."""
     if settings.ram_handover not in ("auto", "exact") or not settings.ram_hold:
-        return Groups(None, "Nothing is held back, or [ram] handover says otherwise.")
+        return Groups(
+            None,
+            "When this daemon started nothing was to be held back, or [ram] handover "
+            "said otherwise: restart it.",
+        )
     found = find_groups("memory", Path("/proc"), Path("/sys/fs/cgroup"))
     groups = Groups(None, "")
     try:

@@ -110,6 +110,8 @@ class Daemon:
         self._performer = Performer(
             self._hands, host, clock, self._happened, self._reply
         )
+        #: boot_s when programs last waited for memory; minus infinity: never.
+        self._pressed_s = -inf
         self._yielding = Yielding(
             open_pressure_trigger(), host.ram_available, self._pressed
         )
@@ -190,15 +192,17 @@ class Daemon:
         return keep_bytes(self._settings, self._host)
 
     def _pressed(self) -> None:
-        self._happened(ev.Pressed(self._clock(), "ram"))
+        at = self._clock()
+        self._pressed_s = at.boot_s
+        self._happened(ev.Pressed(at, "ram"))
 
     def _given_up(self) -> list[str]:
         """What status says of ballast that was given up under pressure."""
         ram = self.keeper.pen.books.resources["ram"]
         missing = ram.hold - ram.drawn - ram.held - ram.taking
-        if missing <= 0 or self._yielding.last_s < 0:
+        if missing <= 0 or self._pressed_s < 0:
             return []
-        ago = format_duration(self._clock().boot_s - self._yielding.last_s)
+        ago = format_duration(self._clock().boot_s - self._pressed_s)
         return [
             f"{format_size(missing)} of the ballast are given up: programs waited for "
             f"memory {ago} ago. They are taken again when memory is free."
@@ -298,6 +302,7 @@ class Daemon:
         troubles = [self._journal.trouble] if self._journal.trouble else []
         for hand in self._hands.values():
             troubles += hand.troubles(self._settings)
+        troubles += self._performer.troubles.values()
         troubles += self._given_up()
         if self._yielding.why:
             troubles.append(self._yielding.why)

@@ -10,7 +10,6 @@ program could eat half of it, and at a quarter of what is to be kept it is time 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
 from typing import Final
 
 import trio
@@ -48,8 +47,6 @@ class Yielding:
         self._changed = trio.Event()
         #: Bytes that are to be kept for the system; None: nothing is given up.
         self._keep_bytes: int | None = None
-        #: boot_s when it was time last; minus infinity: never.
-        self.last_s = -inf
 
     @property
     def why(self) -> str:
@@ -72,7 +69,6 @@ class Yielding:
             rang = self._trigger.clear()
             available = self._available()
             if available < keep_bytes * (1.0 if rang else LAST_PART):
-                self.last_s = trio.current_time()
                 self._press()
             await self._pause(available)
 

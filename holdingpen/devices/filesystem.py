@@ -143,9 +143,10 @@ def used(directory: Path) -> int:
             found = entry.stat(follow_symlinks=False)
         except OSError:
             continue
-        if found.st_dev != top.st_dev:
-            continue
         is_directory = entry.is_dir(follow_symlinks=False)
+        # Of an overlay only directories have the device of the whole.
+        if is_directory and found.st_dev != top.st_dev:
+            continue
         if found.st_nlink > 1 and not is_directory:
             if found.st_ino in seen:
                 continue
@@ -172,7 +173,11 @@ def _enter(
     if os.fstat(fd).st_dev != device:
         os.close(fd)
         return []
-    return [(fd, os.scandir(fd))]
+    try:
+        return [(fd, os.scandir(fd))]
+    except OSError:
+        os.close(fd)
+        return []
 
 
 def _next(entries: os._ScandirIterator[str]) -> os.DirEntry[str] | None:

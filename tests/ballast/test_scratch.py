@@ -167,7 +167,8 @@ def test_every_kind_of_use_counts_and_the_first_three_are_named(tmp_path: Path) 
     for pid, word in ((200, "cwd"), (300, "root")):
         link = make_process(proc, pid, word) / word
         link.unlink()
-        link.symlink_to(tmp_path)
+        # a directory in life; of an overlay its device would be another
+        link.symlink_to(dear)
     (proc / "meminfo").touch()
     (proc / "55").mkdir()
     found = scratch.keepers(device, proc)

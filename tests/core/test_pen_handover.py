@@ -163,9 +163,28 @@ def test_a_part_given_back_is_ballast_again(held):
     assert do.TakeBack("ram", one.lease, 4) in held.shrink(one, ram=4)
     held._occupied["ram"] += 4
     held.kept["ram", one.lease] -= 4
-    held.play(ev.BallastBack(held.at, one.lease, "ram", 4))
+    held.play(ev.BallastBack(held.at, one.lease, "ram", 4, part=True))
     assert (held.ledger().held, held.ledger().settling) == (4, 0)
     assert held.ledger().leased == 2
+
+
+def test_a_part_that_comes_back_after_the_end_settles_not_the_whole(held):
+    one = granted(held, ram=6)
+    held.shrink(one, ram=4)
+    held.gone(one)
+    held._occupied["ram"] += 4
+    held.kept["ram", one.lease] -= 4
+    held.play(ev.BallastBack(held.at, one.lease, "ram", 4, part=True))
+    assert held.books.coming == {one.lease: {"ram": 2}}
+    held.back()
+    assert held.books.coming == {}
+
+
+def test_pressure_many_times_a_second_is_written_down_once(soft):
+    for _ in range(100):
+        soft.play(ev.Pressed(soft.at, "ram"))
+        soft.now_s += 0.005
+    assert [type(x).__name__ for x in soft.log].count("Taken") < 80
 
 
 @pytest.mark.parametrize("wish", ["program", "descriptor"])

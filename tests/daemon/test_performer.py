@@ -231,7 +231,8 @@ async def test_a_step_is_freed_before_it_is_answered(scene):
 async def test_what_is_kept_comes_back(scene):
     await kept(scene, "paced")
     scene.perform(do.TakeBack("ram", 5, 8 * MIB))
-    assert ev.BallastBack(NOW, 5, "ram", 8 * MIB) == await scene.event()
+    back = ev.BallastBack(NOW, 5, "ram", 8 * MIB, part=True)
+    assert back == await scene.event()
     scene.perform(do.TakeBack("ram", 5))
     assert ev.BallastBack(NOW, 5, "ram", 16 * MIB) == await scene.event()
     assert (scene.ballast.kept, scene.hand.stolen) == ({}, {})
@@ -395,6 +396,23 @@ def test_after_trio_ended_a_thread_ends_in_silence():
     gate.set()
     threads[0].join(10)
     assert not threads[0].is_alive()
+
+
+async def test_ballast_that_cannot_be_taken_is_said_and_tried_again(scene, monkeypatch):
+    """A disk may fail; nobody's lease ends because of that."""
+
+    def broken(amount, may):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scene.ballast, "take", broken)
+        scene.perform(do.TakeBallast("ram", 64 * MIB))
+        assert ev.BallastTaken(NOW, "ram", 64 * MIB, 0) == await scene.event()
+    said = "cannot hold ram back: Input/output error."
+    assert scene.performer.troubles == {"ram": said}
+    scene.perform(do.TakeBallast("ram", 64 * MIB))
+    assert (await scene.event()).amount == 64 * MIB
+    assert scene.performer.troubles == {}
 
 
 async def test_swapped_out_ballast_is_said(scene):

@@ -52,7 +52,7 @@ SAMPLES: list[Fact] = [
     facts.Dropped(17, "disk.scratch", "/run/x/17", "directory", "no loop device"),
     facts.Heard(5, 2),
     facts.Shrunk(17, AT, 5, 3, {"ram": 2**31}, {"ram": 2**30}),
-    facts.Recovered(17, "ram", 2**30),
+    facts.Recovered(17, "ram", 2**30, True),
     facts.Owed(17, "ram", 2**30),
 ]
 
