@@ -22,13 +22,15 @@ def completed(ask: Ask, rules: Rules, ledgers: Mapping[str, Ledger]) -> Ask:
     """The ask with what goes without saying: the share, and which disk is meant."""
     if not ask.amounts:
         return structs.replace(ask, amounts=share(rules, ledgers))
+    if DISK not in ask.amounts:
+        return ask
     disk = meant(DISK, ledgers)
-    if DISK in ask.amounts and disk not in ask.amounts:
-        names = {DISK: disk}
-        amounts = {names.get(n, n): x for n, x in ask.amounts.items()}
-        wishes = {names.get(n, n): x for n, x in ask.wishes.items()}
-        return structs.replace(ask, amounts=amounts, wishes=wishes)
-    return ask
+    if disk in ask.amounts:
+        return ask
+    names = {DISK: disk}
+    amounts = {names.get(n, n): x for n, x in ask.amounts.items()}
+    wishes = {names.get(n, n): x for n, x in ask.wishes.items()}
+    return structs.replace(ask, amounts=amounts, wishes=wishes)
 
 
 def meant(name: str, names: Iterable[str]) -> str:

@@ -99,6 +99,10 @@ class Assurance(Struct, frozen=True):
     why: str = ""
 
 
+_NOTHING: Final = Assurance()
+_UNHELD: Final = Assurance(BEST_EFFORT, 0, "nothing was held back")
+
+
 def unfit(ask: Ask, choices: Choices) -> tuple[str, str] | None:
     """Why a wish cannot be met: a code and a message; None: all can."""
     for name, wish in ask.wishes.items():
@@ -137,7 +141,7 @@ def choose(ask: Ask, drawn: dict[str, int], choices: Choices) -> dict[str, str]:
 
 def assurance(lease: Lease, choices: Choices) -> Assurance:
     """What `lease` is promised."""
-    least = Assurance()
+    least = _NOTHING
     for name, amount in lease.amounts.items():
         if name not in choices:
             continue
@@ -148,20 +152,24 @@ def assurance(lease: Lease, choices: Choices) -> Assurance:
         if choice.promise:
             found = Assurance(choice.promise, 0, choice.why)
         elif not method.whole and there < amount:
-            why = "nothing was held back"
+            found = _UNHELD
             if there:
                 why = f"only {format_amount(name, there)} of the {name} was held back"
-            found = Assurance(BEST_EFFORT, 0, why)
+                found = Assurance(BEST_EFFORT, 0, why)
         else:
             why = "" if method.promise == EXACT else choice.why
             why = lease.fallen.get(name, why)
             bound = (choice.bound or method.bound) if method.bound else 0
             found = Assurance(method.promise, bound, why)
-        if _ORDER.index(found.promise) > _ORDER.index(least.promise) or (
-            found.promise == least.promise and found.bound > least.bound
-        ):
+        if least is _NOTHING or _is_less(found, least):
             least = found
     return least
+
+
+def _is_less(one: Assurance, other: Assurance) -> bool:
+    if one.promise != other.promise:
+        return _ORDER.index(one.promise) > _ORDER.index(other.promise)
+    return one.bound > other.bound
 
 
 _ORDER: Final = (NONE, EXACT, BOUNDED, BEST_EFFORT)

@@ -19,6 +19,8 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]
 SCENE = Path(__file__).with_name("vm") / "same_group.py"
 #: MiB the lease has, and its program takes.
 AMOUNT, CLIENT = 300, 308
+#: MiB by which the page cache of a full machine comes and goes: 3 to 7 measured.
+COMES_AND_GOES = 16
 
 
 @pytest.fixture(params=list(vm.KERNELS))
@@ -48,9 +50,18 @@ def test_the_program_gets_all_and_the_thief_nothing(kernel, scene, disk_mb):
     # per-processor counters are up to 1 MiB late
     assert out["lowest"] >= out["current"] - 1, out
     if "greedy" not in scene:
-        assert (out["thief_gained"], out["thief_alive"]) == (0, True), out
+        most = COMES_AND_GOES if "churn" in scene else 0
+        assert out["thief_gained"] <= most, out
+        assert out["thief_alive"], out
     assert (out["high_after"], out["min_after"]) == ("max", AMOUNT), out
     assert (out["left"], out["left_later"], out["min_above_after"]) == (1, 0, 0), out
+
+
+def test_without_a_lease_there_is_no_group(kernel):
+    """What durations are compared with, in a machine whose clock says little."""
+    (bare,) = play(kernel, "none bare")
+    assert (bare["client"], bare["groups"]) == (CLIENT, []), bare
+    assert bare["took_s"] > 0
 
 
 def test_nobody_is_slowed_down_for_ever(kernel):

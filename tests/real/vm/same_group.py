@@ -9,6 +9,7 @@ THIEF is none, polite, greedy or churn: see taker.py.  HOW is
     orphan   half way the daemon is killed, and another one takes its place
     beside   as whole, with the leases' groups beside the daemon's, in a slice
     gone     the client has ended before it is moved
+    bare     there is no lease, nothing is held back, and the client takes as much
 
 Prints one JSON object.  This process plays the daemon, in a group of its own.
 """
@@ -43,17 +44,31 @@ else:
     OWN = BASE = TOP / "service"
 #: The topmost group that covers them.
 ABOVE = TOP / OWN.relative_to(TOP).parts[0]
+#: The group of thieves, and of clients without a lease.
+OTHERS = TOP / "others"
 TAKER = str(Path(__file__).with_name("taker.py"))
+#: taker.py, loaded before it waits for a word.  Where greedy has been a program cannot
+#: start in here: 9p wants half a MiB in one piece to read a directory, and the
+#: interpreter ended with ENOMEM the first time in 2 boots of 5.
+LOADED = f"""import mmap, os, sys, time
+with open({TAKER!r}) as file: code = compile(file.read(), {TAKER!r}, "exec")
+sys.stdin.readline()
+exec(code)"""
+MEMINFO = Path("/proc/meminfo")
 PATIENCE_S = 60.0
 
 
 class Taker:
-    """A process of taker.py and what it said last."""
+    """A process of taker.py, what it said last, and when it spoke."""
 
-    def __init__(self, kind: str, what: object, group: Path | None = None) -> None:
+    def __init__(self, kind: str, what: object, *, loaded: bool = False) -> None:
+        self.kind = kind
         self.mib = 0
+        #: Seconds of the monotonic clock at its first number and at its last.
+        self.first_s = self.last_s = 0.0
         self.reached = threading.Condition()
-        shell = 'read x; exec "$@"' if kind == "client" else 'exec "$@"'
+        waits = kind == "client" and not loaded
+        shell = 'read x; exec "$@"' if waits else 'exec "$@"'
         self.process = subprocess.Popen(
             [
                 "sh",
@@ -63,7 +78,7 @@ class Taker:
                 sys.executable,
                 "-I",
                 "-S",
-                TAKER,
+                *(("-c", LOADED) if loaded else (TAKER,)),
                 kind,
                 str(what),
             ],
@@ -71,15 +86,28 @@ class Taker:
             stdout=subprocess.PIPE,
             text=True,
         )
-        (TOP / "others").mkdir(exist_ok=True)
-        (TOP / "others/cgroup.procs").write_text(str(self.process.pid))
+        OTHERS.mkdir(exist_ok=True)
+        (OTHERS / "cgroup.procs").write_text(str(self.process.pid))
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
         for line in self.process.stdout:
             with self.reached:
                 self.mib = int(line)
+                self.last_s = time.monotonic()
+                self.first_s = self.first_s or self.last_s
                 self.reached.notify_all()
+
+    def has_mib(self) -> int:
+        """What it has taken; of who churns, the disk's pages that the kernel keeps."""
+        if self.kind == "churn":
+            return number(MEMINFO, "Buffers:") // 1024
+        return self.mib
+
+    def resident_mib(self, kind: str) -> int:
+        """0 when it has ended."""
+        status = Path(f"/proc/{self.process.pid}/status")
+        return number(status, f"{kind}:") // 1024 if self.process.poll() is None else 0
 
     def go(self) -> None:
         self.process.stdin.write("go\n")
@@ -90,11 +118,12 @@ class Taker:
             return self.reached.wait_for(lambda: self.mib >= mib, PATIENCE_S)
 
     def wait_quiet(self) -> None:
-        """Until it has said nothing for a second."""
+        """Until it has taken nothing for a second; page cache comes and goes."""
         self.wait(1)
-        before = -1
-        while before != self.mib and self.process.poll() is None:
-            before = self.mib
+        slack = 8 if self.kind == "churn" else 0
+        before = -1 - slack
+        while self.has_mib() > before + slack and self.process.poll() is None:
+            before = self.has_mib()
             time.sleep(1)
 
 
@@ -105,7 +134,7 @@ def number(path: Path, key: str = "") -> object:
 
 
 def available_mib() -> int:
-    return number(Path("/proc/meminfo"), "MemAvailable:") // 1024
+    return number(MEMINFO, "MemAvailable:") // 1024
 
 
 def until(met) -> bool:
@@ -173,18 +202,62 @@ def orphan() -> dict[str, object]:
     return out
 
 
+def watch(
+    client: Taker, mib: int, group: Path, thief: Taker | None = None
+) -> tuple[int, int]:
+    """Let the client take so much: the least its group had, the most the thief had."""
+    lowest = number(group / "memory.current")
+    most = thief.has_mib() if thief else 0
+    late = time.monotonic() + PATIENCE_S
+    client.go()
+    while client.mib < mib and client.process.poll() is None:
+        if time.monotonic() > late:
+            break
+        now = number(group / "memory.current")
+        # later the helper ends, and what it had itself is free
+        if number(group / "memory.high") != "max":
+            lowest = min(lowest, now)
+        if thief:
+            most = max(most, thief.has_mib())
+        time.sleep(0.002)
+    return lowest // MIB, most
+
+
+def what_it_got(client: Taker) -> dict[str, object]:
+    return {
+        "wanted": CLIENT,
+        "client": client.mib,
+        "client_died": client.process.poll(),
+        "rss": client.resident_mib("VmRSS"),
+        "took_s": round(client.last_s - client.first_s, 2),
+    }
+
+
+def bare() -> dict[str, object]:
+    enter()
+    client = Taker("client", CLIENT)
+    out: dict[str, object] = {"kernel": os.uname().release, "how": "bare"}
+    out["used"] = client.resident_mib("RssAnon")
+    watch(client, CLIENT, OTHERS)
+    out |= what_it_got(client)
+    out["groups"] = [path.name for path in BASE.glob("lease-*")]
+    client.process.kill()
+    client.process.wait()
+    return out
+
+
 def scene(thief_kind: str, how: str) -> dict[str, object]:
     enter()
     over: list[tuple[int, str]] = []
     same = open_same(lambda *it: over.append(it))
     ballast = open_ram_ballast()
     ballast.take(AMOUNT + 64 * MIB, lambda step: True)
-    client = Taker("client", CLIENT)
+    client = Taker("client", CLIENT, loaded=thief_kind == "greedy")
     thief = None
     if thief_kind not in ("none", "greedy"):
         thief = Taker(thief_kind, "/dev/scratch" if thief_kind == "churn" else 2000)
         thief.wait_quiet()
-    had = thief.mib if thief else 0
+    had = thief.has_mib() if thief else 0
     held = ballast.held
     began = time.monotonic()
     same.prepare(1, AMOUNT, ballast.drop)
@@ -195,14 +268,14 @@ def scene(thief_kind: str, how: str) -> dict[str, object]:
         "how": how,
         "prepared_s": round(time.monotonic() - began, 2),
         "given": (held - ballast.held) // MIB,
-        "thief_in_prepare": (thief.mib if thief else 0) - had,
+        "thief_in_prepare": (thief.has_mib() if thief else 0) - had,
         "current": number(group / "memory.current") // MIB,
         "min": number(group / "memory.min") // MIB,
         "min_above": number(ABOVE / "memory.min") // MIB,
     }
     if thief and thief.process.poll() is not None:
         return out | {"thief_died": thief.process.returncode}
-    had = thief.mib if thief else 0
+    had = thief.has_mib() if thief else 0
     if how == "gone":
         client.process.kill()
         client.process.wait()
@@ -215,27 +288,18 @@ def scene(thief_kind: str, how: str) -> dict[str, object]:
     same.hand_over(1, client.process.pid)
     helper = same._leases[1]._helper
     out["high"] = number(group / "memory.high") // MIB
+    out["used"] = client.resident_mib("RssAnon")
     if thief_kind == "greedy":
         # the kernel kills it when it has all it can get: now, or never
         free = available_mib() - WINDOW // MIB
         thief = Taker("greedy", 2000)
         thief.wait(free * 3 // 4)
         had = free
-    lowest = number(group / "memory.current")
-    began = time.monotonic()
-    client.go()
     half = CLIENT // 2 if how == "killed" else CLIENT
-    while client.mib < half and time.monotonic() < began + PATIENCE_S:
-        now = number(group / "memory.current")
-        # later the helper ends, and what it had itself is free
-        if number(group / "memory.high") != "max":
-            lowest = min(lowest, now)
-        time.sleep(0.002)
-    out["took_s"] = round(time.monotonic() - began, 2)
-    out["client"] = client.mib
-    out["lowest"] = lowest // MIB
+    out["lowest"], most = watch(client, half, group, thief)
+    out |= what_it_got(client)
     out["thief"] = thief.mib if thief else 0
-    out["thief_gained"] = (thief.mib if thief else 0) - had
+    out["thief_gained"] = most - had
     out["thief_alive"] = thief is not None and thief.process.poll() is None
     out["handed"] = same.handed(1) // MIB
     out["high_events"] = number(group / "memory.events", "high")
@@ -264,13 +328,16 @@ def scene(thief_kind: str, how: str) -> dict[str, object]:
     out["min_above_after"] = number(ABOVE / "memory.min")
     if thief:
         thief.process.kill()
+        # the next scene finds the machine empty
+        thief.process.wait()
     return out
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "daemon":
         play_daemon(int(sys.argv[2]))
-    elif sys.argv[2] == "orphan":
-        print(json.dumps(orphan()), flush=True)
+    elif sys.argv[2] in ("orphan", "bare"):
+        play = orphan if sys.argv[2] == "orphan" else bare
+        print(json.dumps(play()), flush=True)
     else:
         print(json.dumps(scene(*sys.argv[1:3])), flush=True)
