@@ -216,5 +216,6 @@ def test_a_thief_gets_a_step_of_what_is_paced_and_most_of_what_is_not(
     assert outcome.kept >= KEPT - outcome.program - STEP - CHANGE
     assert outcome.said <= STEP
     if sees:
-        assert outcome.thief == 0
+        # some pages of his own, on some machines
+        assert outcome.thief < MIB
         assert outcome.program >= KEPT - CHANGE
