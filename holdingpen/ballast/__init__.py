@@ -9,6 +9,7 @@ threads.  They know amounts and leases' numbers, and nothing of who waits for wh
                   leasegroup.py is one group; lazyholder.py the helper in it, a program
     disk.py       blocks of a disk, as a file, a file system, or a directory
                   blocks.py, grounds.py, trees.py, scratch.py are its parts
+    lent.py       whether anybody still uses a file, for memory and disk
 
 `holdingpen.devices.scripted` has a make-believe ballast that passes the same tests.
 """

@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import stat
 from typing import TYPE_CHECKING, Final
@@ -112,22 +111,6 @@ class BlockFile:
         """Free the last `step` bytes."""
         os.ftruncate(self.fd, self.size - step)
         self.size -= step
-
-    def reopen(self) -> int:
-        """Another descriptor, which `is_used` can tell from ours; a dup it cannot."""
-        return os.open(f"/proc/self/fd/{self.fd}", os.O_RDWR | os.O_CLOEXEC)
-
-    def is_used(self) -> bool:
-        """Whether somebody else has it open or mapped, or it is on its way to him.
-
-        A write lease is granted to the only user: fcntl(2), F_SETLEASE.
-        """
-        try:
-            fcntl.fcntl(self.fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        except BlockingIOError:
-            return True
-        fcntl.fcntl(self.fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        return False
 
     def wipe(self) -> int:
         """Make it read as zeros, its blocks staying occupied, and mend its length.

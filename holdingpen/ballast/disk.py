@@ -38,6 +38,7 @@ from holdingpen.amounts import format_size
 from holdingpen.ballast import Piece, scratch
 from holdingpen.ballast.blocks import STEP, BlockFile, Pool, round_down, round_up
 from holdingpen.ballast.grounds import Grounds
+from holdingpen.ballast.lent import in_use, open_again
 from holdingpen.errors import Refusal, Unavailable
 
 if TYPE_CHECKING:
@@ -389,7 +390,7 @@ class DiskBallast:
                     "file.",
                     "bad-request",
                 )
-            return [Piece(lent.file.reopen(), lent.size)]
+            return [Piece(open_again(lent.file.fd), lent.size)]
 
     @contextlib.contextmanager
     def _working(self) -> Iterator[None]:
@@ -531,7 +532,7 @@ class DiskBallast:
         if lent.mounted is not None and not lent.left:
             scratch.leave(lent.mounted)
             lent.left = True
-        if lent.file.is_used():
+        if in_use(lent.file.fd):
             if lent.mounted is None:
                 return "its file is still open somewhere"
             names = ", ".join(scratch.keepers(lent.mounted.device))

@@ -11,7 +11,8 @@ import os
 from typing import Protocol
 
 from holdingpen.ballast import hugefile, pages
-from holdingpen.ballast.pieces import UNIT, open_again
+from holdingpen.ballast.lent import open_again
+from holdingpen.ballast.pieces import UNIT
 from holdingpen.errors import Unavailable
 
 HUGE = "huge tmpfs"

@@ -26,6 +26,7 @@ from typing import Final
 from holdingpen.amounts import format_size
 from holdingpen.ballast import scratch, trees
 from holdingpen.ballast.blocks import UNIT, Pool, fallocate, round_up
+from holdingpen.ballast.lent import in_use
 from holdingpen.errors import Unavailable
 
 OURS: Final = ".holdingpen"
@@ -152,7 +153,7 @@ class Grounds:
         if kind != "ballast":
             for place in scratch.clear(file.fd):
                 self._note(str(place), "unmounted")
-            if file.is_used():
+            if in_use(file.fd):
                 pool.remove(file)
                 self._note(f"{OURS}/{name}", "free when its last user is gone")
                 return

@@ -1,15 +1,9 @@
 """One file of the ballast: grown, cut, lent, taken back and wiped.
 
-Who else uses it?  The kernel knows: fcntl(F_SETLEASE, F_WRLCK) fails with EAGAIN
-as long as the file is open anywhere but here, and a mapping or a descriptor on its way
-through a socket keeps it open (fcntl(2), "Leases").  What it counts are opens: a
-duplicate of our own descriptor would not be noticed, nor is what memfd_create(2)
-returns counted.  So ours is always one that open(2) gave, and each lent one is opened
-anew through /proc/self/fd.
-
-What it does not count: pages that were pinned (io_uring), or moved into a pipe by
-splice(2), stay with whoever did it, and what is written into them later is his to see
-(tried).  Hence `user`: a file that one user had is never lent to another.
+Who else uses it is asked in lent.py.  What the kernel does not count there: pages
+that were pinned (io_uring), or moved into a pipe by splice(2), stay with whoever did
+it, and what is written into them later is his to see (tried).  Hence `user`: a file
+that one user had is never lent to another.
 
 A client may cut its file, and punch holes in it.  A tmpfs file cannot be sealed
 against that (it has F_SEAL_SEAL from the start), and a memfd is only sealed against
@@ -23,8 +17,9 @@ import ctypes
 import errno
 import fcntl
 import os
-import signal
 from typing import TYPE_CHECKING
+
+from holdingpen.ballast.lent import open_again
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,11 +36,6 @@ _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
 _KEPT_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-def open_again(fd: int) -> int:
-    """Open the file `fd` once more, for reading and writing."""
-    return os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
 
 
 class PieceFile:
@@ -142,22 +132,6 @@ class PieceFile:
         except PermissionError:
             pass  # a tmpfs file, or sealed before
         return open_again(self.fd)
-
-    def in_use(self) -> bool:
-        """Whether anybody but us has it open or mapped.
-
-        Raises:
-            OSError: when the kernel does not tell: /proc/sys/fs/leases-enable.
-        """
-        # Who opens it before the unlocking, through /proc, makes the kernel signal us.
-        # SIGIO, which it would be, ends a process that did not expect it.
-        fcntl.fcntl(self.fd, fcntl.F_SETSIG, signal.SIGURG)
-        try:
-            fcntl.fcntl(self.fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        except BlockingIOError:
-            return True
-        fcntl.fcntl(self.fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-        return False
 
     def wipe(self) -> None:
         """Make what was written to it zeros, and see what a client has left of it.

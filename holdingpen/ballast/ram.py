@@ -63,6 +63,7 @@ from typing import TYPE_CHECKING
 from holdingpen.amounts import format_size
 from holdingpen.ballast import Piece, pages
 from holdingpen.ballast.files import open_files
+from holdingpen.ballast.lent import in_use
 from holdingpen.ballast.pieces import UNIT as UNIT
 from holdingpen.ballast.pieces import PieceFile
 from holdingpen.ballast.pool import Pool, piece_size
@@ -307,7 +308,7 @@ class RamBallast:
                 self._keep(lease, -kept)
                 return kept
             lent = self._lent.get(lease, [])
-            if lease in self._busy or any(piece.in_use() for piece in lent):
+            if lease in self._busy or any(in_use(piece.fd) for piece in lent):
                 return None
             self._keep(lease, -kept)
             self._busy.add(lease)
@@ -395,7 +396,7 @@ class RamBallast:
             try:
                 for piece in new:
                     # who cannot tell when it is free again must not lend it
-                    piece.in_use()
+                    in_use(piece.fd)
                 for piece in lent:
                     handed.append(Piece(piece.lend(), piece.size))  # noqa: PERF401
             except OSError as why:

@@ -5,10 +5,12 @@ What needs a full disk, or loop devices, is in tests/real/test_disk.py.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import itertools
 import mmap
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -702,3 +704,30 @@ def test_the_descriptors_are_not_inherited(ballast: DiskBallast) -> None:
 
 def test_sizes_fit_each_other() -> None:
     assert STEP % UNIT == blocks.WINDOW % UNIT == disk.PACE_STEP % UNIT == 0
+
+
+def test_asking_for_the_use_of_a_file_ends_nobody(
+    ballast: DiskBallast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who opens the file just then makes the kernel signal us: SIGIO would end us."""
+    ballast.take(UNIT, always)
+    ballast.keep(1, UNIT)
+    ballast.prepare_file(1, UNIT)
+    real_fcntl, opened = fcntl.fcntl, []
+
+    def looked_at(fd: int, command: int, word: int) -> int:
+        result: int = real_fcntl(fd, command, word)
+        if word == fcntl.F_WRLCK:
+            with contextlib.suppress(BlockingIOError):
+                os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_NONBLOCK)
+            opened.append(fd)
+        return result
+
+    got: list[int] = []
+    before = signal.signal(signal.SIGIO, lambda number, _frame: got.append(number))
+    monkeypatch.setattr(fcntl, "fcntl", looked_at)
+    try:
+        assert ballast.back(1) == UNIT
+    finally:
+        signal.signal(signal.SIGIO, before)
+    assert (got, len(opened)) == ([], 1)

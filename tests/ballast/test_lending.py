@@ -20,6 +20,7 @@ import pytest
 
 from holdingpen.ballast import Piece, ram
 from holdingpen.ballast.files import MEMFD
+from holdingpen.ballast.lent import in_use
 from holdingpen.ballast.pieces import PieceFile
 from holdingpen.ballast.ram import STEP, UNIT, RamBallast
 from holdingpen.errors import Refusal
@@ -424,7 +425,7 @@ def test_asking_for_the_use_ends_nobody(
     before = signal.signal(signal.SIGIO, lambda number, _frame: got.append(number))
     monkeypatch.setattr(fcntl, "fcntl", looked_at)
     try:
-        assert not piece.in_use()
+        assert not in_use(piece.fd)
     finally:
         signal.signal(signal.SIGIO, before)
     assert (got, opened) == ([], [piece.fd])
