@@ -113,7 +113,7 @@ class Daemon:
         #: boot_s when programs last waited for memory; minus infinity: never.
         self._pressed_s = -inf
         self._yielding = Yielding(
-            open_pressure_trigger(), host.ram_available, self._pressed
+            open_pressure_trigger, host.ram_available, self._pressed
         )
         self._yielding.configure(self._yields_below())
         self.connections = Connections(

@@ -30,18 +30,20 @@ class Yielding:
 
     def __init__(
         self,
-        trigger: PressureTrigger,
+        open_trigger: Callable[[], PressureTrigger],
         available: Callable[[], int],
         press: Callable[[], None],
     ) -> None:
         """Make it; `watch` does the looking.
 
         Args:
-            trigger: rings under pressure; closed with this.
+            open_trigger: makes what rings under pressure, which has a thread and
+                makes the kernel look: so it is called only when it is wanted.
             available: bytes a program could have now.
             press: called when it is time.
         """
-        self._trigger = trigger
+        self._open_trigger = open_trigger
+        self._trigger: PressureTrigger | None = None
         self._available = available
         self._press = press
         self._changed = trio.Event()
@@ -51,34 +53,38 @@ class Yielding:
     @property
     def why(self) -> str:
         """What cannot be watched, and what to do about that."""
-        return self._trigger.why if self._keep_bytes is not None else ""
+        wanted = self._keep_bytes is not None
+        return self._trigger.why if wanted and self._trigger is not None else ""
 
     def configure(self, keep_bytes: int | None) -> None:
         """Give up from when less than `keep_bytes` are available; None: never."""
+        if keep_bytes is not None and self._trigger is None:
+            self._trigger = self._open_trigger()
         self._keep_bytes = keep_bytes
         self._changed.set()
 
     async def watch(self) -> None:
         """Look out, for ever."""
         while True:
-            keep_bytes = self._keep_bytes
-            if keep_bytes is None:
+            keep_bytes, trigger = self._keep_bytes, self._trigger
+            if keep_bytes is None or trigger is None:
                 self._changed = trio.Event()
                 await self._changed.wait()
                 continue
-            rang = self._trigger.clear()
+            rang = trigger.clear()
             available = self._available()
             if available < keep_bytes * (1.0 if rang else LAST_PART):
                 self._press()
-            await self._pause(available)
+            await self._pause(trigger, available)
 
-    async def _pause(self, available: int) -> None:
+    async def _pause(self, trigger: PressureTrigger, available: int) -> None:
         until_s = min(max(available / FASTEST_BYTES_S / 2, PAUSE_MIN_S), PAUSE_MAX_S)
         with trio.move_on_after(until_s):
-            await trio.lowlevel.wait_readable(self._trigger.fileno())
+            await trio.lowlevel.wait_readable(trigger.fileno())
             # it may ring at every window, and what can be given is given by then
             await trio.sleep(PAUSE_MIN_S)
 
     def close(self) -> None:
         """Watch nothing any more."""
-        self._trigger.close()
+        if self._trigger is not None:
+            self._trigger.close()

@@ -21,7 +21,9 @@ class Machine:
         self.available = available
         self.pressed = 0
         self.trigger = PressureTrigger({}, "nothing to watch")
-        self.yielding = Yielding(self.trigger, lambda: self.available, self.press)
+        self.yielding = Yielding(
+            lambda: self.trigger, lambda: self.available, self.press
+        )
 
     def press(self) -> None:
         self.pressed += 1
@@ -31,6 +33,7 @@ class Machine:
 
     def close(self) -> None:
         self.yielding.close()
+        self.trigger.close()
 
 
 @pytest.fixture
