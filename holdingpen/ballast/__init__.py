@@ -112,3 +112,14 @@ class BallastLike(Protocol):
 
     def close(self) -> None:
         """Give everything back for good.  Closing twice is allowed."""
+
+
+def may_give(released: int, peak_use: int, step: int) -> int:
+    """Bytes that may be freed now, so that `released - peak_use <= step` still holds.
+
+    Args:
+        released: bytes freed for the lease until now.
+        peak_use: the most its processes have used at one time, in bytes.
+        step: bytes that may lie freed and untouched.
+    """
+    return max(0, peak_use + step - released)

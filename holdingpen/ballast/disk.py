@@ -35,7 +35,7 @@ import threading
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from holdingpen.amounts import format_size
-from holdingpen.ballast import Piece, scratch
+from holdingpen.ballast import Piece, may_give, scratch
 from holdingpen.ballast.blocks import STEP, BlockFile, Pool, round_down, round_up
 from holdingpen.ballast.grounds import Grounds
 from holdingpen.ballast.lent import in_use, open_again
@@ -122,7 +122,7 @@ def due(kept: int, released: int, peak: int, step: int) -> int:
     Returns:
         A multiple of `UNIT`, or all that is kept.
     """
-    may = peak + step - released
+    may = may_give(released, peak, step)
     return kept if may >= kept else round_down(may)
 
 

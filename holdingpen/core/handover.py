@@ -128,7 +128,7 @@ def choose(ask: Ask, drawn: dict[str, int], choices: Choices) -> dict[str, str]:
     for name in ask.amounts:
         if name not in choices:
             continue
-        choice = choices[name].get(ask.wishes.get(name, AS_IS), choices[name][AS_IS])
+        choice = _choice(ask, name, choices)
         method = METHODS.get(choice.method)
         if method is None or (method.needs_pid and not ask.who.pid):
             continue
@@ -139,6 +139,11 @@ def choose(ask: Ask, drawn: dict[str, int], choices: Choices) -> dict[str, str]:
     return how
 
 
+def _choice(ask: Ask, name: str, choices: Choices) -> Choice:
+    """How `ask` is met; a wish that `name` knows no answer to is the usual one."""
+    return choices[name].get(ask.wishes.get(name, AS_IS), choices[name][AS_IS])
+
+
 def assurance(lease: Lease, choices: Choices) -> Assurance:
     """What `lease` is promised."""
     least = _NOTHING
@@ -146,8 +151,7 @@ def assurance(lease: Lease, choices: Choices) -> Assurance:
         if name not in choices:
             continue
         there = lease.drawn.get(name, 0)
-        wish = lease.ask.wishes.get(name, AS_IS)
-        choice = choices[name].get(wish, choices[name][AS_IS])
+        choice = _choice(lease.ask, name, choices)
         method = _method(lease, name, choice)
         if choice.promise:
             found = Assurance(choice.promise, 0, choice.why)

@@ -51,6 +51,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from holdingpen.ballast import may_give
 from holdingpen.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -74,17 +75,6 @@ PAUSE_MAX_S: Final = 0.05
 #: A pause is so many times what the look took, so that very many processes under
 #: leases cost a fifth of one CPU, not all of it.
 PAUSE_PER_LOOK: Final = 4
-
-
-def may_give(released: int, peak_use: int, step: int) -> int:
-    """Bytes that may be freed now, so that `released - peak_use <= step` still holds.
-
-    Args:
-        released: bytes freed for the lease until now.
-        peak_use: the most its processes have used at one time, in bytes.
-        step: bytes that may lie freed and untouched.
-    """
-    return max(0, peak_use + step - released)
 
 
 def pause_s(available: int) -> float:

@@ -35,6 +35,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from holdingpen.devices.processes import read
 from holdingpen.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -263,31 +264,18 @@ class Growth:
         except OSError:
             return
         for tid in tids:
-            text = _read(f"{tasks}/{tid}/children")
+            text = read(f"{tasks}/{tid}/children", _STATUS_READ)
             if text:
                 yield from map(int, text.split())
 
     def _has_parents_image(self, pid: int) -> bool:
         # "12 (a) b) S 1 12 12 0 -1 4194368 ...": flags are the 7th after the name
-        stat = _read(f"{self._proc}/{pid}/stat")
+        stat = read(f"{self._proc}/{pid}/stat", _STATUS_READ)
         fields = stat[stat.rfind(b")") + 2 :].split(b" ", 7)
         return len(fields) > 7 and bool(int(fields[6]) & _PF_FORKNOEXEC)
 
     def _drop(self, tree: _Tree, pid: int) -> None:
         os.close(tree.members.pop(pid).fd)
-
-
-def _read(path: str) -> bytes:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        return os.read(fd, _STATUS_READ)
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
 
 
 def _number_after(key: bytes, text: bytes) -> int:

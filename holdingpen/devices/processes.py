@@ -96,7 +96,7 @@ def _scan(proc: Path) -> _Scan:
     for name in os.listdir(root):  # noqa: PTH208 (a Path for each is dear)
         if not name.isdecimal():
             continue
-        stat = _read(f"{root}/{name}/stat", _STAT_READ)
+        stat = read(f"{root}/{name}/stat", _STAT_READ)
         # comm may hold anything, ") Z 1" too, but nothing after it a parenthesis
         fields = stat[stat.rfind(b")") + 2 :].split(b" ", 22)
         if len(fields) > 21 and not int(fields[6]) & _PF_KTHREAD:
@@ -106,7 +106,8 @@ def _scan(proc: Path) -> _Scan:
     return scan
 
 
-def _read(path: str, size: int) -> bytes:
+def read(path: str, size: int) -> bytes:
+    """Read up to `size` bytes of a file; nothing of one that is not there any more."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -142,9 +143,9 @@ def _owners(roots: Mapping[int, int], parents: Mapping[int, int]) -> dict[int, i
 def _detail(proc: Path, pid: int) -> _Detail | None:
     """What /proc/PID/status says; None for one that has ended, or is a zombie."""
     path = f"{proc}/{pid}/status"
-    text = _read(path, _STATUS_READ)
+    text = read(path, _STATUS_READ)
     if len(text) == _STATUS_READ:
-        text = _read(path, _STATUS_READ_MAX)
+        text = read(path, _STATUS_READ_MAX)
     found = _STATUS.match(text)
     if not found:
         return None
