@@ -119,7 +119,7 @@ def may_give(released: int, peak_use: int, step: int) -> int:
 
     Args:
         released: bytes freed for the lease until now.
-        peak_use: the most its processes have used at one time, in bytes.
+        peak_use: the most its processes, or its directory, used at one time, in bytes.
         step: bytes that may lie freed and untouched.
     """
     return max(0, peak_use + step - released)

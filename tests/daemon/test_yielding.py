@@ -21,9 +21,12 @@ class Machine:
         self.available = available
         self.pressed = 0
         self.trigger = PressureTrigger({}, "nothing to watch")
-        self.yielding = Yielding(
-            lambda: self.trigger, lambda: self.available, self.press
-        )
+        self.opened = 0
+        self.yielding = Yielding(self.open, lambda: self.available, self.press)
+
+    def open(self) -> PressureTrigger:
+        self.opened += 1
+        return self.trigger
 
     def press(self) -> None:
         self.pressed += 1
@@ -50,6 +53,7 @@ async def test_who_defends_is_never_pressed(machine, autojump_clock):
     await trio.sleep(10)
     assert machine.pressed == 0
     assert machine.yielding.why == ""
+    assert machine.opened == 0, "the kernel is made to look for nothing"
 
 
 async def test_pressure_while_enough_is_available_is_no_time(machine, autojump_clock):
