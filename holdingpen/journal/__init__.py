@@ -4,6 +4,8 @@ r"""The journal: what was decided, kept so that a restart knows what was promise
     replay.py   facts -> Pen, Pen -> snapshot.  Pure.
     files.py    a journal at rest: lock, read, explain, cut; the words for failed calls
     store.py    the journal at work: open, append, sync, room, rotate
+    history.py  beside it: ended leases, kept for people (SQLite; it has its own head)
+    report.py   what was used between two dates.  Pure.
 
 This docstring is the document of the format, version 1.
 
