@@ -7,8 +7,8 @@ The map.  Six floors, and imports only go down (import-linter keeps it):
 
     5 doors    gatekeeper.*      holdingpen.ctl.*      holdingpen.daemon.run
     4 rooms    holdingpen.client.*         holdingpen.daemon.*   (trio lives here)
-    3 hands    journal.store, journal.files    devices.*    ballast.*
-    2 memory   journal.record    journal.replay
+    3 hands    journal.store, files, history    devices.*    ballast.*
+    2 memory   journal.record    journal.replay    journal.report
     1 mind     core.*            tongue   wire.*
     0 words    amounts  durations  errors  places
 
@@ -21,7 +21,8 @@ The laws.
 2. Record before promise.  The keeper judges a batch, writes its facts as one record,
    and only then performs effects.  If it cannot write, it ends.
 3. Durable is what can outlive the kernel.  Facts about connection leases are written;
-   capacities and rights are also synced, before anybody is told "done".
+   reservations and what an administrator ordered are also synced, before anybody is
+   told "done".
 4. The end of a connection is one event, `Gone`, however it ended.
 5. A dead process's memory takes time: it is *settling* until measured free; what does
    not come back is *foreign*.
@@ -42,6 +43,12 @@ freed.  core.handover has the methods and what each promises; core.pen says `Pre
 instead of `DropBallast`; the hand keeps the ballast for the lease and paces it, fills a
 control group, makes a file system, or waits for `Fetch`.  When the lease is over
 `TakeBack` has what is left: `BallastBack`.
+
+One reservation: a lease without a connection (core.reserving).  `Reserve` -> `Asked` or
+`BookAsked` -> `Reserved`, now or from the line, or `Booked` for a date, around which
+core.calendar plans.  What it has is an allotment, `ram@17`: a ledger of its own with
+ballast of its own, on which leases inside draw by the same law.  Its date comes,
+`Ended`: all of it is the machine's again.
 
 One closed connection.  EOF -> `Gone` -> `Ended`; its memory goes leased -> settling;
 `Measure` -> devices.host in a thread -> `Measured` -> settling -> free by what was

@@ -46,17 +46,20 @@ class Refusal(HoldingPenError):
     """The daemon said no.
 
     Codes: `never-fits` (more than there is), `not-now` (`--nonblock`, or the wait
-    is over), `not-permitted`, `unknown-resource`, `bad-amount`, `bad-request` (a
-    number or text that makes no sense), `limit` (too many leases or waiters of one
-    user), `no-such-lease`, `stale-request`, `cannot-record` (the journal has no room),
-    `ended` (the lease was over when something was wanted of it).
+    is over), `conflict` (others have reserved it for then), `not-permitted`,
+    `unknown-resource`, `bad-amount`, `bad-request` (a number or text that makes no
+    sense), `limit` (too many leases or waiters of one user), `no-such-lease`,
+    `stale-request`, `cannot-record` (the journal has no room), `ended` (the lease was
+    over when something was wanted of it).
     """
 
     code = "refused"
+    #: Seconds since 1970 when it would fit between what is reserved; None: unknown.
+    free_at: float | None = None
 
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message, code)
-        if code in ("not-now", "limit", "cannot-record"):
+        if code in ("not-now", "conflict", "limit", "cannot-record"):
             self.exit_status = EXIT_NOT_NOW
         elif code == "not-permitted":
             self.exit_status = EXIT_NOT_PERMITTED

@@ -17,6 +17,7 @@ from holdingpen.client.terms import (
     command_line,
     read_amounts,
     read_disk,
+    read_inside,
     read_length,
     read_wait,
     read_wishes,
@@ -150,6 +151,7 @@ def lease(
     time: Duration | None = None,
     wait: Duration | None = None,
     reclaimable: bool = False,
+    inside: int | None = None,
     label: str = "",
     reason: str = "",
     socket: str | None = None,
@@ -187,6 +189,8 @@ def lease(
             not at all.
         reclaimable: whether it will be given back when asked for; see
             `Lease.wait_reclaim`.
+        inside: the reservation to draw on; None: one of one's own where it fits, else
+            none; 0: none.
         label: a few words for those who look at status.
         reason: why, for the same people.
         socket: the daemon's socket; None: where gatekeeper looks too.
@@ -212,6 +216,7 @@ def lease(
         reason=reason,
         command=command_line(),
         wishes=wishes,
+        inside=read_inside(inside),
     )
     return Asking(Terms(ask, socket, on_waiting))
 
@@ -228,6 +233,7 @@ def try_lease(
     priority: int = 0,
     time: Duration | None = None,
     reclaimable: bool = False,
+    inside: int | None = None,
     label: str = "",
     reason: str = "",
     socket: str | None = None,
@@ -262,6 +268,7 @@ def try_lease(
         time=time,
         wait=0,
         reclaimable=reclaimable,
+        inside=inside,
         label=label,
         reason=reason,
         socket=socket,

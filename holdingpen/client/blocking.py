@@ -26,7 +26,7 @@ from holdingpen.wire.session import ClientSession, encode
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
 #: How long an answer may take, in seconds, before the daemon is called stuck.
@@ -177,6 +177,7 @@ class Connection:
         label: str = "",
         reason: str = "",
         command: str = "",
+        inside: int = 0,
         waiting: Callable[[wire.Waiting], None] | None = None,
     ) -> wire.Granted:
         """Ask for a lease and wait until it is granted.
@@ -191,6 +192,8 @@ class Connection:
             label: a few words for those who look at status.
             reason: why, for the same people.
             command: the command line it is for.
+            inside: the reservation to draw on; 0: one of one's own where it fits,
+                else none; -1: none.
             waiting: called with each news from the line.  If it raises, the place
                 in the line is kept until `release` or `close`.
 
@@ -198,9 +201,8 @@ class Connection:
             Refusal: `never-fits`, `not-now` (`wait_s` is over), `not-permitted`...
             Unavailable: when the daemon hangs up.
         """
-        number = self.next_id()
         ask = wire.Acquire(
-            id=number,
+            id=self.next_id(),
             amounts=dict(amounts),
             priority=priority,
             length_s=length_s,
@@ -209,15 +211,87 @@ class Connection:
             label=label,
             reason=reason,
             command=command,
+            inside=inside,
         )
+        return self._stand_in_line(ask, wire.Granted, waiting)
+
+    def reserve(
+        self,
+        amounts: Mapping[str, int],
+        length_s: float,
+        *,
+        starts: Iterable[float] = (),
+        priority: int = 0,
+        wait_s: float | None = None,
+        label: str = "",
+        reason: str = "",
+        uid: int | None = None,
+        gid: int | None = None,
+        waiting: Callable[[wire.Waiting], None] | None = None,
+    ) -> wire.Reserved:
+        """Reserve: what is granted so outlives the connection and ends at a date.
+
+        Args:
+            amounts: resource to bytes or units, each over 0; `machine: 1` is the
+                whole machine.
+            length_s: how long each reservation is, in seconds.
+            starts: when each begins, seconds since 1970; all are made or none.
+                Empty: one, as soon as it can be; until then it is a place in the
+                line, which `close` leaves.
+            priority: higher goes first.
+            wait_s: longest stay in the line in seconds; None: for ever; 0: none.
+            label: a few words for those who look at status.
+            reason: why, for the same people.
+            uid: for this user, which is for operators; None: for oneself.
+            gid: members of this group may draw on it, too.
+            waiting: called with each news from the line.
+
+        Raises:
+            Refusal: `conflict` (with `free_at` where it is known), `never-fits`,
+                `not-now` (`wait_s` is over), `not-permitted`...
+            Unavailable: when the daemon hangs up.
+        """
+        ask = wire.Reserve(
+            id=self.next_id(),
+            amounts=dict(amounts),
+            length_s=length_s,
+            starts=list(starts),
+            priority=priority,
+            wait_s=wait_s,
+            label=label,
+            reason=reason,
+            uid=uid,
+            gid=gid,
+        )
+        return self._stand_in_line(ask, wire.Reserved, waiting)
+
+    def _stand_in_line(
+        self,
+        ask: wire.Acquire | wire.Reserve,
+        kind: type[AnyReply],
+        waiting: Callable[[wire.Waiting], None] | None,
+    ) -> AnyReply:
         self._send(encode(ask))
         while True:
-            news = self._take(lambda reply: _id(reply) == number, None)
+            news = self._take(lambda reply: _id(reply) == ask.id, None)
             if type(news) is not wire.Waiting:
                 assert news is not None  # there was no time limit
-                return self._expect(_yes(news), wire.Granted)
+                return self._expect(_yes(news), kind)
             if waiting is not None:
                 waiting(news)
+
+    def extend(self, lease: int, by_s: float) -> wire.Extended:
+        """Have a reservation end later.
+
+        Args:
+            lease: its id.
+            by_s: by so many seconds, over 0.
+
+        Raises:
+            Refusal: `conflict` (it would run into what is reserved after it),
+                `no-such-lease`, `not-permitted`...
+        """
+        return self._ask(wire.Extend(self.next_id(), lease, by_s), wire.Extended)
 
     def release(self, lease: int) -> None:
         """Give a lease or a place in the line back, or end somebody's (root, owner).
@@ -274,6 +348,18 @@ class Connection:
             Refusal: `not-permitted`.
         """
         self._ask(wire.Drain(self.next_id(), False), wire.Done)
+
+    def seat(self, uid: int, on: bool) -> None:
+        """Say that a user sits at the machine, or (not `on`) does no more.
+
+        Raises:
+            Refusal: `not-permitted`.
+        """
+        self._ask(wire.Seat(self.next_id(), uid, on), wire.Done)
+
+    def report(self, since: float) -> wire.Report:
+        """What was used from `since` (seconds since 1970) up to now."""
+        return self._ask(wire.GetReport(self.next_id(), since), wire.Report)
 
     def watch(self) -> Iterator[wire.Happened]:
         """Each fact from now on, as it becomes true; waits for the next one.
@@ -378,7 +464,9 @@ def _id(reply: wire.Reply) -> int | None:
 
 def _yes(answer: wire.Reply) -> wire.Reply:
     if isinstance(answer, wire.Refused):
-        raise Refusal(answer.message, answer.code)
+        refusal = Refusal(answer.message, answer.code)
+        refusal.free_at = answer.free_at
+        raise refusal
     if isinstance(answer, wire.Failed):
         raise RemoteMistake(answer.message, answer.code)
     return answer

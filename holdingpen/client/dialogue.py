@@ -257,7 +257,7 @@ class Dialogue:
                 self._end(reply.why, self._no_more(reply.why))
             case wire.Welcome() | wire.Done() | wire.Status() | wire.Story():
                 pass
-            case wire.Happened():
+            case wire.Reserved() | wire.Extended() | wire.Report() | wire.Happened():
                 pass
             case _:
                 assert_never(reply)

@@ -22,6 +22,9 @@ OnWaiting: TypeAlias = Callable[[wire.Waiting], object]
 #: The number of the only request for a lease on its connection.
 ASK_ID = 1
 
+#: The protocol's number for no reservation.
+OUTSIDE = -1
+
 #: The wish for open files, one of `wire.WISHES`.
 DESCRIPTOR = "descriptor"
 
@@ -124,6 +127,19 @@ def read_wait(wait: Duration | None) -> float | None:
         BadWord: when it is no duration.
     """
     return 0.0 if wait is False else None if wait is None else _seconds("wait", wait)
+
+
+def read_inside(inside: int | None) -> int:
+    """Make the protocol's number of a reservation; None: the daemon chooses; 0: none.
+
+    Raises:
+        BadWord: when it is no number of one.
+    """
+    if inside is None:
+        return 0
+    if isinstance(inside, bool) or not isinstance(inside, int) or inside < 0:
+        raise BadWord(f"inside={inside!r}: write the number of a reservation, or 0.")
+    return inside or OUTSIDE
 
 
 def _seconds(name: str, duration: Duration) -> float:

@@ -7,30 +7,147 @@ from collections.abc import Iterable, Mapping
 from msgspec import structs
 
 from holdingpen.amounts import AMOUNT_MAX, format_amount, format_amounts
+from holdingpen.core import decisions
 from holdingpen.core.books import Books
 from holdingpen.core.decisions import STEPS_MAX, drained
 from holdingpen.core.effects import TellRefused
 from holdingpen.core.events import FetchAsked, StepAsked
 from holdingpen.core.facts import MACHINE, Ask
 from holdingpen.core.handover import METHODS
-from holdingpen.core.leases import LIVE, Lease
+from holdingpen.core.leases import BOOKED, LIVE, Lease, allotment, needs_of
 from holdingpen.core.resources import DISK, Ledger
-from holdingpen.core.rights import Rules
+from holdingpen.core.rights import Rules, is_operator
 
 
-def completed(ask: Ask, rules: Rules, ledgers: Mapping[str, Ledger]) -> Ask:
-    """The ask with what goes without saying: the share, and which disk is meant."""
+def completed(ask: Ask, groups: frozenset[int], rules: Rules, books: Books) -> Ask:
+    """The ask with what goes without saying.
+
+    The share, which disk is meant, the priority of who sits at the machine, and the
+    reservation it draws on.
+    """
+    ledgers = books.resources
     if not ask.amounts:
-        return structs.replace(ask, amounts=share(rules, ledgers))
-    if DISK not in ask.amounts:
-        return ask
-    disk = meant(DISK, ledgers)
-    if disk in ask.amounts:
-        return ask
-    names = {DISK: disk}
-    amounts = {names.get(n, n): x for n, x in ask.amounts.items()}
-    wishes = {names.get(n, n): x for n, x in ask.wishes.items()}
-    return structs.replace(ask, amounts=amounts, wishes=wishes)
+        ask = structs.replace(ask, amounts=share(rules, ledgers))
+    elif DISK in ask.amounts:
+        disk = meant(DISK, ledgers)
+        if disk not in ask.amounts:
+            names = {DISK: disk}
+            amounts = {names.get(n, n): x for n, x in ask.amounts.items()}
+            wishes = {names.get(n, n): x for n, x in ask.wishes.items()}
+            ask = structs.replace(ask, amounts=amounts, wishes=wishes)
+    if ask.who.uid in books.seated and ask.priority < rules.seat_priority:
+        ask = structs.replace(ask, priority=rules.seat_priority)
+    if ask.inside < 0 or ask.lasts_s is not None:
+        return structs.replace(ask, inside=0) if ask.inside else ask
+    if not ask.inside and books.reservations:
+        inside = _home(ask, groups, books)
+        return structs.replace(ask, inside=inside) if inside else ask
+    return ask
+
+
+def _home(ask: Ask, groups: frozenset[int], books: Books) -> int:
+    """Which of his reservations a request draws on that names none; 0: none.
+
+    One that has something of what is asked for, and enough of that; the first that
+    has it to spare now.  If none has, but the machine has, it draws on none of them.
+    """
+    first = 0
+    for lease in (books.reservations[x] for x in sorted(books.reservations)):
+        if not belongs(lease, ask, groups) or not _is_for(lease, ask):
+            continue
+        inside = structs.replace(ask, inside=lease.id)
+        if misfit(inside, books) is not None:
+            continue
+        if _has_room(inside, books):
+            return lease.id
+        first = first or lease.id
+    return 0 if first and _has_room(ask, books) else first
+
+
+def _is_for(reservation: Lease, ask: Ask) -> bool:
+    """Whether it has something of what is asked for; who has it all has everything."""
+    has = reservation.ask.amounts
+    return MACHINE in has or not ask.amounts.keys().isdisjoint(has)
+
+
+def _has_room(ask: Ask, books: Books) -> bool:
+    needs = needs_of(ask, books.ledgers)
+    return all(need <= books.ledgers[key].room for key, need in needs.items())
+
+
+def misfit(ask: Ask, books: Books) -> tuple[str, str] | None:
+    """Why a request can never be granted: a code and a message; None: it can."""
+    problem = decisions.misfit(ask.amounts, books.resources)
+    if problem is not None or not ask.inside:
+        return problem
+    reservation = books.reservations.get(ask.inside)
+    if reservation is None:
+        return _no_reservation(ask.inside, books)
+    for name, amount in ask.amounts.items():
+        has = reservation.amounts.get(name)
+        if has is not None and amount > has and name != MACHINE:
+            return "never-fits", (
+                f"asked {format_amount(name, amount)} {name} inside reservation "
+                f"{ask.inside}, which has {format_amount(name, has)}. Ask for less, or "
+                "outside of it (--in none)."
+            )
+    if MACHINE in ask.amounts and MACHINE not in reservation.amounts:
+        return "never-fits", (
+            f"asked for the whole machine inside reservation {ask.inside}, which has "
+            "only a part of it. Ask outside of it (--in none)."
+        )
+    return None
+
+
+def _no_reservation(number: int, books: Books) -> tuple[str, str]:
+    lease = books.leases.get(number)
+    if lease is None or not lease.reservation:
+        return "no-such-lease", (
+            f"there is no reservation {number} now. `holdingpenctl status` shows those "
+            "there are."
+        )
+    return "not-now", (
+        f"reservation {number} has not begun. Ask when it has, or outside of it "
+        "(--in none)."
+    )
+
+
+def not_inside(
+    ask: Ask, groups: frozenset[int], books: Books, rules: Rules
+) -> tuple[str, str] | None:
+    """Why a request may not draw on the reservation it names; None: it may."""
+    reservation = books.reservations.get(ask.inside)
+    if reservation is None or belongs(reservation, ask, groups):
+        return None
+    if is_operator(ask.who, rules, groups):
+        return None
+    return "not-permitted", (
+        f"reservation {ask.inside} belongs to user {reservation.ask.who.uid}. Ask "
+        "without --in."
+    )
+
+
+def held_by(uid: int, books: Books) -> dict[str, int]:
+    """What a user holds and waits for now; what is inside a reservation counts once."""
+    held: dict[str, int] = {}
+    if uid not in books.users:
+        return held
+    for lease in books.leases.values():
+        if lease.ask.who.uid != uid or lease.state == BOOKED:
+            continue
+        for name, amount in lease.amounts.items():
+            key = allotment(name, lease.ask.inside)
+            if not lease.ask.inside or key not in lease.needs:
+                held[name] = held.get(name, 0) + amount
+    return held
+
+
+def belongs(reservation: Lease, ask: Ask, groups: frozenset[int]) -> bool:
+    """Whether a request may draw on a reservation."""
+    owner = reservation.ask
+    if ask.who.uid == owner.who.uid:
+        return True
+    return owner.gid is not None and owner.gid in (ask.who.gid, *groups)
 
 
 def meant(name: str, names: Iterable[str]) -> str:
@@ -67,22 +184,22 @@ def too_many(
     )
 
 
-def soon(priority: int, needs: Mapping[str, int], books: Books) -> bool:
+def soon(rank: float, needs: Mapping[str, int], books: Books) -> bool:
     """Whether it only lacks what is on its way, so that a moment will do."""
     if books.drain is not None:
         return False
-    return not lacking(priority, needs, books, in_a_moment=True)
+    return not lacking(rank, needs, books, in_a_moment=True)
 
 
 def lacking(
-    priority: int, needs: Mapping[str, int], books: Books, in_a_moment: bool = False
+    rank: float, needs: Mapping[str, int], books: Books, in_a_moment: bool = False
 ) -> list[str]:
     """What a newcomer will stand in the line for, now or once all is back."""
     found = []
     for name, need in needs.items():
-        ledger = books.resources[name]
+        ledger = books.ledgers[name]
         there = ledger.room + (ledger.transit if in_a_moment else 0)
-        ahead = books.line.ahead(name, priority, STEPS_MAX)
+        ahead = books.line.ahead(name, rank, STEPS_MAX)
         if ahead is None or ahead + need > there:
             found.append(name)
     return found
@@ -93,6 +210,11 @@ def not_to_shrink(lease: Lease, less: Mapping[str, int]) -> tuple[str, str] | No
 
     Every resource of a lease stays in it; only its end gives all of one back.
     """
+    if lease.reservation:
+        return "bad-amount", (
+            f"reservation {lease.id} keeps what it has until its end. Release it, and "
+            "reserve less."
+        )
     if lease.state != LIVE:
         return "bad-amount", (
             f"lease {lease.id} is {lease.state}, not live: there is nothing to give "
@@ -156,11 +278,26 @@ def not_to_step(lease: Lease | None, event: StepAsked) -> tuple[str, str] | None
     return None
 
 
-def not_now(ask: Ask, needs: Mapping[str, int], books: Books) -> TellRefused:
-    """The refusal for who will not wait, with what is there."""
-    words = []
-    for name, need in needs.items():
-        ledger = books.resources[name]
+def not_now(
+    ask: Ask,
+    needs: Mapping[str, int],
+    books: Books,
+    ahead: str = "",
+    free_wall_s: float | None = None,
+) -> TellRefused:
+    """The refusal for who will not wait, with what is there.
+
+    Args:
+        ask: the request.
+        needs: what it books.
+        books: the books.
+        ahead: the reservations that are in its way; empty: none are.
+        free_wall_s: when they are no more.
+    """
+    words = [ahead.rstrip(".")] if ahead else []
+    for key, need in needs.items():
+        ledger = books.ledgers[key]
+        name = ledger.resource
         if name == MACHINE:
             if need > ledger.room:
                 words.append("others hold leases" if need > 1 else "it is taken")
@@ -174,4 +311,4 @@ def not_now(ask: Ask, needs: Mapping[str, int], books: Books) -> TellRefused:
         f"asked {format_amounts(ask.amounts)}; {why}. "
         "Wait in the line (without --nonblock), or ask for less."
     )
-    return TellRefused(ask.conn, ask.number, "not-now", message)
+    return TellRefused(ask.conn, ask.number, "not-now", message, free_wall_s)

@@ -66,16 +66,17 @@ def misfit(amounts: Mapping[str, int], ledgers: Ledgers) -> tuple[str, str] | No
 
 
 def draw(needs: Mapping[str, int], ledgers: Ledgers) -> dict[str, int]:
-    """How much ballast a lease of `needs` draws: as far as there is any.
+    """How much ballast a lease of `needs` draws of each resource, if there is any.
 
     Rounded up to the ledger's unit, which `held` is a multiple of; the bytes drawn
     beyond the need become free.
     """
     drawn = {}
-    for name, need in needs.items():
-        ledger = ledgers[name]
+    for key, need in needs.items():
+        ledger = ledgers[key]
         if ledger.held:
-            drawn[name] = min(-(-need // ledger.unit) * ledger.unit, ledger.held)
+            amount = min(-(-need // ledger.unit) * ledger.unit, ledger.held)
+            drawn[ledger.resource] = amount
     return drawn
 
 
@@ -123,13 +124,28 @@ def yielded(ledger: Ledger) -> int:
     return min(-(-part // ledger.unit) * ledger.unit, ledger.held)
 
 
-def seen(ledger: Ledger, measured: Measured, leases: Mapping[int, Lease]) -> Seen:
+def seen(
+    ledger: Ledger,
+    parts: Sequence[Ledger],
+    measured: Measured,
+    leases: Mapping[int, Lease],
+) -> list[Seen]:
     """Book a measurement: what is missing settles, or is foreign (model.md 5).
 
     What the leases use has gone out of `available`, and so has what is kept for them
     and the ballast: whatever else of the capacity is not available, somebody outside
     has.  When it is not fresh what leases use, it may be one of them: then foreign use
     is as it was.
+
+    Args:
+        ledger: the resource.
+        parts: what reservations have of it; whose it is that came back cannot be
+            seen, and theirs is taken to be first.
+        measured: what was measured.
+        leases: all leases by id.
+
+    Returns:
+        What changed; the resource itself comes last.
     """
     used = 0
     kept = measured.kept
@@ -139,17 +155,38 @@ def seen(ledger: Ledger, measured: Measured, leases: Mapping[int, Lease]) -> See
             amount = measured.used.get(lease, 0) + kept.get(lease, 0)
             used += min(amount, holder.amounts.get(ledger.name, 0))
     missing = max(0, ledger.capacity - measured.available - measured.ballast - used)
-    settling = min(ledger.settling, max(0, missing - ledger.foreign))
-    if not measured.fresh:
-        return Seen(ledger.name, settling, ledger.foreign)
-    if measured.at.boot_s >= ledger.settle_by_s:
-        settling = 0
-    most = ledger.balance + ledger.settling + ledger.foreign - settling
-    foreign = max(0, min(missing - settling, most))
-    grain = ledger.capacity // FOREIGN_GRAIN
-    if abs(foreign - ledger.foreign) <= grain and foreign and ledger.foreign <= most:
-        foreign = ledger.foreign
-    return Seen(ledger.name, settling, foreign)
+    all_of_it = (*parts, ledger)
+    settling = sum(one.settling for one in all_of_it)
+    still = min(settling, max(0, missing - ledger.foreign))
+    overdue = measured.at.boot_s >= max(one.settle_by_s for one in all_of_it)
+    if measured.fresh and overdue:
+        still = 0
+    left = _settle(all_of_it, settling - still)
+    foreign = ledger.foreign
+    if measured.fresh:
+        most = ledger.balance + ledger.settling + ledger.foreign - left[ledger.name]
+        foreign = max(0, min(missing - still, most))
+        grain = ledger.capacity // FOREIGN_GRAIN
+        little = abs(foreign - ledger.foreign) <= grain
+        if little and foreign and ledger.foreign <= most:
+            foreign = ledger.foreign
+    found = [Seen(x.name, left[x.name], 0) for x in parts]
+    found.append(Seen(ledger.name, left[ledger.name], foreign))
+    return [x for x, was in zip(found, all_of_it, strict=True) if _differs(x, was)]
+
+
+def _settle(ledgers: Iterable[Ledger], amount: int) -> dict[str, int]:
+    """What still settles of each when so much came back."""
+    left = {}
+    for one in ledgers:
+        back = min(amount, one.settling)
+        amount -= back
+        left[one.name] = one.settling - back
+    return left
+
+
+def _differs(found: Seen, was: Ledger) -> bool:
+    return (found.settling, found.foreign) != (was.settling, was.foreign)
 
 
 def drained(reason: str) -> str:
@@ -157,22 +194,38 @@ def drained(reason: str) -> str:
     return f"nothing new starts: {reason or 'the pen is being drained'}"
 
 
-def shortage(line: Line, lease: int, ledgers: Ledgers, drain: str | None) -> str:
-    """One sentence for people: what `lease` waits for."""
+def shortage(
+    line: Line, lease: int, ledgers: Ledgers, drain: str | None, alone: str = ""
+) -> str:
+    """One sentence for people: what `lease` waits for.
+
+    Args:
+        line: where it stands.
+        lease: one who waits.
+        ledgers: the resources.
+        drain: why nothing starts; None: it does.
+        alone: who has the whole machine; empty: nobody.
+    """
     if drain is not None:
         return drained(drain)
     words = []
-    for name in line.lacking(lease):
-        need = line.waiters[lease].needs[name]
+    waiter = line.waiters[lease]
+    for key in line.lacking(lease):
+        need = waiter.needs[key]
+        name = ledgers[key].resource
         if name == MACHINE:
-            alone = need == MACHINE_UNITS
-            words.append("the others" if alone else "one who wants the whole machine")
+            everybody = "the others" if need == MACHINE_UNITS else ""
+            words.append(everybody or alone or "one who wants the whole machine")
         else:
-            room = ledgers[name].room
+            room = ledgers[key].room
             there = f"{format_amount(name, room)} there"
+            if key != name:
+                there += " in its reservation"
             if room >= need:
                 there += ", set aside for those ahead"
             words.append(f"{format_amount(name, need)} {name} ({there})")
+    if waiter.until_s:
+        words.append("the end of what is reserved ahead")
     return "waits for " + " and ".join(words) if words else "is about to start"
 
 
@@ -181,6 +234,7 @@ def expected_starts(
     room: dict[str, int],
     ends: Iterable[tuple[float, Mapping[str, int]]],
     now_s: float,
+    until_s: Mapping[int, float] | None = None,
 ) -> dict[int, float]:
     """When each will start, as far as known ends tell (model.md 10).
 
@@ -194,10 +248,12 @@ def expected_starts(
         room: resource to units there now, below 0 if overcommitted; used up.
         ends: boot_s and needs of the leases that have a known end.
         now_s: boot_s now; an end that is past is taken to be now.
+        until_s: lease to the boot_s before which it may not start.
 
     Returns:
         Lease to boot_s, for those whose start is known.
     """
+    until_s = until_s or {}
     coming: dict[str, list[tuple[float, int]]] = {name: [] for name in room}
     for end_s, needs in ends:
         for name, need in needs.items():
@@ -209,7 +265,7 @@ def expected_starts(
     lane_s = dict.fromkeys(room, now_s)
     starts = {}
     for lease in waiters:
-        start_s = now_s
+        start_s = max(now_s, until_s.get(lease.id, 0.0))
         for name, need in lease.needs.items():
             room[name] -= need
             lane = coming[name]
@@ -228,6 +284,7 @@ def expected_starts(
 
 def may_pass(
     candidate: Lease,
+    length_s: float | None,
     now_s: float,
     line: Line,
     ledgers: Ledgers,
@@ -243,6 +300,7 @@ def may_pass(
 
     Args:
         candidate: one who waits.
+        length_s: how long it will be; None: unknown.
         now_s: boot_s now.
         line: the line he stands in.
         ledgers: the resources.
@@ -251,7 +309,6 @@ def may_pass(
     Returns:
         False also when it would have to look too far.
     """
-    length_s = candidate.ask.length_s
     if length_s is None:
         return False
     if any(need > ledgers[name].room for name, need in candidate.needs.items()):
@@ -265,7 +322,7 @@ def may_pass(
         if number == candidate.id:
             return True
         needs = line.waiters[number].needs
-        waits = any(
+        waits = line.waiters[number].until_s >= now_s + length_s or any(
             leased.get(name, 0) + stuck[name] + need > ledgers[name].capacity
             for name, need in needs.items()
         )

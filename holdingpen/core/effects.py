@@ -53,14 +53,46 @@ class TellRefused(Struct, frozen=True, gc=False):
     number: int
     code: str
     message: str
+    #: When it would fit between what is reserved; None: unknown.
+    free_wall_s: float | None = None
 
 
-class TellReleased(Struct, frozen=True, gc=False):
-    """Answer a release."""
+class TellReserved(Struct, frozen=True, gc=False):
+    """Say, once it is on the disk: it is yours."""
+
+    conn: int
+    number: int
+    leases: list[int]
+    amounts: dict[str, int]
+    #: Of the first of them.
+    starts_wall_s: float
+    until_wall_s: float
+
+
+class TellExtended(Struct, frozen=True, gc=False):
+    """Say, once it is on the disk: it ends later."""
 
     conn: int
     number: int
     lease: int
+    until_wall_s: float
+
+
+class TellReclaim(Struct, frozen=True, gc=False):
+    """Say to a holder: somebody needs it; or: he does no more."""
+
+    conn: int
+    lease: int
+    on: bool
+
+
+class TellReleased(Struct, frozen=True, gc=False):
+    """Answer a release; of a reservation (`durable`) once that is on the disk."""
+
+    conn: int
+    number: int
+    lease: int
+    durable: bool = False
 
 
 class TellShrunk(Struct, frozen=True, gc=False):
@@ -154,10 +186,14 @@ class GiveStep(Struct, frozen=True, gc=False):
 
 
 class TakeBallast(Struct, frozen=True, gc=False):
-    """Occupy `amount` more bytes if the machine bears it; answer BallastTaken."""
+    """Occupy `amount` more bytes if the machine bears it; answer BallastTaken.
+
+    `ledger` only comes back with the answer: for whom it is, as the core counts.
+    """
 
     resource: str
     amount: int
+    ledger: str = ""
 
 
 class Measure(Struct, frozen=True, gc=False):
@@ -170,6 +206,13 @@ class Measure(Struct, frozen=True, gc=False):
     fresh: bool = True
 
 
+class TellUser(Struct, frozen=True, gc=False):
+    """Tell a user who need not be connected: one line on his terminals."""
+
+    uid: int
+    text: str
+
+
 class Note(Struct, frozen=True, gc=False):
     """Tell the administrator: one line in the daemon's log."""
 
@@ -180,6 +223,9 @@ Effect: TypeAlias = (
     TellGranted
     | TellWaiting
     | TellRefused
+    | TellReserved
+    | TellExtended
+    | TellReclaim
     | TellReleased
     | TellShrunk
     | TellEnded
@@ -191,5 +237,6 @@ Effect: TypeAlias = (
     | GiveStep
     | TakeBallast
     | Measure
+    | TellUser
     | Note
 )

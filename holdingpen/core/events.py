@@ -6,18 +6,62 @@ event too: `DropBallast` is answered by `BallastDropped`, `Measure` by `Measured
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
 from holdingpen.core.facts import Ask, Moment, Who
 
+NO_GROUPS: Final[frozenset[int]] = frozenset()
+
 
 class Asked(Struct, frozen=True, gc=False):
-    """A client asked for a lease."""
+    """A client asked for a lease, or for a reservation that begins when it can."""
 
     at: Moment
     ask: Ask
+    #: The groups of `ask.who`, as the kernel says.
+    groups: frozenset[int] = NO_GROUPS
+    #: Who really asked, when that is not `ask.who`.
+    by: Who | None = None
+    by_groups: frozenset[int] = NO_GROUPS
+
+
+class BookAsked(Struct, frozen=True, gc=False):
+    """A client asked for reservations that begin at dates."""
+
+    at: Moment
+    ask: Ask
+    #: Seconds since 1970, one for each.
+    starts: tuple[float, ...]
+    #: As in Asked.
+    groups: frozenset[int] = NO_GROUPS
+    by: Who | None = None
+    by_groups: frozenset[int] = NO_GROUPS
+
+
+class ExtendAsked(Struct, frozen=True, gc=False):
+    """Somebody wants a reservation to end `by_s` seconds later."""
+
+    at: Moment
+    conn: int
+    number: int
+    who: Who
+    lease: int
+    by_s: float
+    groups: frozenset[int] = NO_GROUPS
+
+
+class SeatAsked(Struct, frozen=True, gc=False):
+    """Somebody said that a user sits at the machine, or does no more."""
+
+    at: Moment
+    conn: int
+    number: int
+    who: Who
+    uid: int
+    on: bool
+    groups: frozenset[int] = NO_GROUPS
 
 
 class Released(Struct, frozen=True, gc=False):
@@ -28,6 +72,7 @@ class Released(Struct, frozen=True, gc=False):
     number: int
     who: Who
     lease: int
+    groups: frozenset[int] = NO_GROUPS
 
 
 class ShrinkAsked(Struct, frozen=True, gc=False):
@@ -117,6 +162,8 @@ class BallastTaken(Struct, frozen=True, gc=False):
     resource: str
     asked: int
     amount: int
+    #: As in TakeBallast.
+    ledger: str = ""
 
 
 class Measured(Struct, frozen=True, gc=False):
@@ -151,6 +198,7 @@ class CapacityAsked(Struct, frozen=True, gc=False):
     who: Who
     resource: str
     capacity: int | None
+    groups: frozenset[int] = NO_GROUPS
 
 
 class DrainAsked(Struct, frozen=True, gc=False):
@@ -161,6 +209,7 @@ class DrainAsked(Struct, frozen=True, gc=False):
     number: int
     who: Who
     reason: str | None
+    groups: frozenset[int] = NO_GROUPS
 
 
 class Resource(Struct, frozen=True, gc=False):
@@ -190,6 +239,9 @@ class Started(Struct, frozen=True):
 
 Event: TypeAlias = (
     Asked
+    | BookAsked
+    | ExtendAsked
+    | SeatAsked
     | Released
     | ShrinkAsked
     | Gone

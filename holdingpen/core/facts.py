@@ -60,6 +60,14 @@ class Ask(Struct, frozen=True, array_like=True, gc=False):
     command: str = ""
     #: Resource to how the client wants it handed over: see handover.py.
     wishes: dict[str, str] = {}
+    #: The reservation it draws on; 0: none.
+    inside: int = 0
+    #: Of a reservation: how long it lasts, in seconds; None: it is none.
+    lasts_s: float | None = None
+    #: Members of this group may draw on the reservation, too.
+    gid: int | None = None
+    #: The operator who asked in the name of `who`.
+    by_uid: int | None = None
 
 
 class Opened(Struct, frozen=True, array_like=True, gc=False, tag=1):
@@ -218,7 +226,7 @@ class Shrunk(Struct, frozen=True, array_like=True, gc=False, tag=17):
     #: is known by that.
     conn: int
     number: int
-    #: Resource to bytes or units given back; in a snapshot those of all times.
+    #: Resource to bytes or units given back.
     amounts: dict[str, int]
     #: Resource to ballast bytes that the lease need not hand back any more.
     undrawn: dict[str, int] = {}
@@ -235,6 +243,85 @@ class Recovered(Struct, frozen=True, array_like=True, gc=False, tag=18):
     resource: str
     amount: int
     part: bool = False
+
+
+class Booked(Struct, frozen=True, array_like=True, gc=False, tag=20):
+    """A reservation was made that begins at a date."""
+
+    lease: int
+    at: Moment
+    ask: Ask
+    starts_wall_s: float
+    until_wall_s: float
+    #: The first of those that were made together.
+    series: int
+
+
+class Due(Struct, frozen=True, array_like=True, gc=False, tag=21):
+    """A booked reservation is about to begin: it stands first in the line."""
+
+    lease: int
+    at: Moment
+
+
+class Reserved(Struct, frozen=True, array_like=True, gc=False, tag=22):
+    """A reservation holds its amounts, until a date.
+
+    With `ask` when it never stood in the line.
+    """
+
+    lease: int
+    at: Moment
+    until_wall_s: float
+    #: Resource to ballast bytes that are its own from now on.
+    drawn: dict[str, int]
+    ask: Ask | None = None
+
+
+class Extended(Struct, frozen=True, array_like=True, gc=False, tag=23):
+    """A reservation ends at another date."""
+
+    lease: int
+    at: Moment
+    until_wall_s: float
+    by_uid: int
+
+
+class Deferred(Struct, frozen=True, array_like=True, gc=False, tag=24):
+    """One who waits may not start before `until_s`, because of what is reserved."""
+
+    lease: int
+    #: boot_s; 0: he may.
+    until_s: float
+
+
+class AskedBack(Struct, frozen=True, array_like=True, gc=False, tag=25):
+    """A lease was asked back for one who waits; 0: that was withdrawn."""
+
+    lease: int
+    at: Moment
+    needed_by: int
+
+
+class AgeingSet(Struct, frozen=True, array_like=True, gc=False, tag=26):
+    """So many seconds in the line count as one priority; 0: they count nothing."""
+
+    ageing_s: float
+
+
+class Seated(Struct, frozen=True, array_like=True, gc=False, tag=27):
+    """A user sits at the machine, or does no more."""
+
+    uid: int
+    on: bool
+    by_uid: int
+
+
+class Unused(Struct, frozen=True, array_like=True, gc=False, tag=28):
+    """The last that drew on a reservation ended then (in a snapshot)."""
+
+    lease: int
+    since: Moment
 
 
 class Owed(Struct, frozen=True, array_like=True, gc=False, tag=19):
@@ -265,7 +352,13 @@ Fact: TypeAlias = (
     | Shrunk
     | Recovered
     | Owed
+    | Booked
+    | Due
+    | Reserved
+    | Extended
+    | Deferred
+    | AskedBack
+    | AgeingSet
+    | Seated
+    | Unused
 )
-
-#: Facts that can outlive a boot: synced to the disk before anybody is told.
-DURABLE = (CapacitySet, DrainSet)

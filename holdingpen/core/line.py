@@ -1,10 +1,12 @@
 """The line: who stands where, and who may start, without walking the line.
 
-Order is priority (higher first), then arrival (lower id first): the *place key* is
-`(-priority, lease)`.  The law (model.md 8a) says: walk the line; who fits, starts;
-who does not is set aside what is there of what he needs; what is left goes on.
-Both the one who starts and the one who waits take min(left, need) out of what is
-left, so after i places exactly max(0, room - need_1 - ... - need_i) is left, and
+Order is rank (lower first), then arrival (lower id first): the *place key* is
+`(rank, lease)`.  The rank is the negative priority; with ageing the time of arrival
+counts in it, too, and as all age alike it never changes (`Books.rank`).  The law
+(model.md 8a) says: walk the line; who fits, starts; who does not is set aside what is
+there of what he needs; what is left goes on.  Both the one who starts and the one who
+waits take min(left, need) out of what is left, so after i places exactly
+max(0, room - need_1 - ... - need_i) is left, and
 
     a waiter can start  <=>  for each resource he needs,
                              the needs of all up to and including him fit the room.
@@ -15,6 +17,9 @@ every lane he stands in is *ready*.  A change of room moves the cut by as many p
 as it pays for, and nobody else is looked at: the cost of a decision does not grow
 with the line.  The cut is a function of the waiters and the rooms alone, so replay
 finds it again.
+
+Who is *deferred* may not start yet, because of what is reserved ahead.  What is there
+is set aside for him all the same; he is just not ready.
 """
 
 from __future__ import annotations
@@ -26,8 +31,11 @@ from math import inf
 from msgspec import Struct
 from sortedcontainers import SortedList
 
-#: A place in the line: (-priority, lease).
-Key = tuple[int, int]
+#: A place in the line: (rank, lease).
+Key = tuple[float, int]
+#: Reservations whose time has come stand before everybody else, in the order of their
+#: dates (seconds since 1970, which beside this number keep their milliseconds).
+FIRST = -1e13
 
 
 class Waiter(Struct, gc=False):
@@ -36,8 +44,10 @@ class Waiter(Struct, gc=False):
     key: Key
     #: Resource to units, each > 0.
     needs: Mapping[str, int]
-    #: In how many of its lanes it stands behind the cut; 0: ready.
+    #: In how many of its lanes it stands behind the cut; 0: ready, unless deferred.
     uncovered: int
+    #: boot_s before which it may not start; 0: it may.
+    until_s: float = 0.0
 
 
 class Lane:
@@ -80,10 +90,10 @@ class Line:
         return len(self.waiters)
 
     def add(
-        self, lease: int, priority: int, needs: Mapping[str, int], timed: bool
+        self, lease: int, rank: float, needs: Mapping[str, int], timed: bool
     ) -> None:
         """Put `lease` at its place; `timed` if the length it wants is known."""
-        key = (-priority, lease)
+        key = (rank, lease)
         self.order.add(key)
         if timed:
             self.timed.add(key)
@@ -119,6 +129,15 @@ class Line:
             else:
                 del self.lanes[resource]
 
+    def defer(self, lease: int, until_s: float) -> None:
+        """Let `lease` not start before `until_s`; 0: let him."""
+        waiter = self.waiters[lease]
+        waiter.until_s = until_s
+        if until_s:
+            self.ready.discard(waiter.key)
+        elif not waiter.uncovered and waiter.key not in self.ready:
+            self.ready.add(waiter.key)
+
     def settle(self, resource: str) -> None:
         """Move the cut of one lane to where the room ends now."""
         lane = self.lanes.get(resource)
@@ -139,7 +158,7 @@ class Line:
         lane.covered_sum += need
         waiter = self.waiters[key[1]]
         waiter.uncovered -= 1
-        if not waiter.uncovered:
+        if not waiter.uncovered and not waiter.until_s:
             self.ready.add(key)
 
     def _uncover(self, resource: str, lane: Lane) -> None:
@@ -147,17 +166,17 @@ class Line:
         lane.behind.add(key)
         waiter = self.waiters[key[1]]
         lane.covered_sum -= waiter.needs[resource]
-        if not waiter.uncovered:
+        if not waiter.uncovered and not waiter.until_s:
             self.ready.remove(key)
         waiter.uncovered += 1
 
-    def lets_pass(self, priority: int, needs: Mapping[str, int]) -> bool:
+    def lets_pass(self, rank: float, needs: Mapping[str, int]) -> bool:
         """Whether a newcomer could start at once, were he to join now.
 
         True only if he would stand last and everybody's needs together with his fit;
-        a False for one of higher priority is not final: let him join and see.
+        a False for one of lower rank is not final: let him join and see.
         """
-        if self.waiters and -priority < self.order[-1][0]:
+        if self.waiters and rank < self.order[-1][0]:
             return False
         for resource, need in needs.items():
             lane = self.lanes.get(resource)
@@ -166,7 +185,7 @@ class Line:
                 return False
         return True
 
-    def ahead(self, resource: str, priority: int, steps_max: int) -> int | None:
+    def ahead(self, resource: str, rank: float, steps_max: int) -> int | None:
         """What all who would stand before a newcomer need of `resource`.
 
         Returns:
@@ -175,10 +194,10 @@ class Line:
         lane = self.lanes.get(resource)
         if lane is None:
             return 0
-        if -priority >= self.order[-1][0]:
+        if rank >= self.order[-1][0]:
             return lane.total
         total = 0
-        last = (-priority, inf)
+        last = (rank, inf)
         keys = chain(lane.covered.irange(None, last), lane.behind.irange(None, last))
         for count, (_, other) in enumerate(keys):
             if count >= steps_max:

@@ -11,59 +11,107 @@ That is no state: replay does not find it again, and nothing is decided by it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import Final, assert_never
 
 from msgspec import structs
 
-from holdingpen.amounts import AMOUNT_MAX, format_amount
-from holdingpen.core import admission, decisions, handover
+from holdingpen.amounts import format_amount
+from holdingpen.core import admission, calendar, decisions, handover
 from holdingpen.core import effects as do
 from holdingpen.core import events as ev
 from holdingpen.core import facts as fact
 from holdingpen.core.books import Books
-from holdingpen.core.facts import MACHINE, Ask, Fact, Moment
+from holdingpen.core.desk import Desk, no_such_lease
+from holdingpen.core.ending import Ending
+from holdingpen.core.facts import Ask, Fact, Moment
 from holdingpen.core.handover import EXACT
 from holdingpen.core.leases import (
+    BOOKED,
     LIVE,
     PROMISED,
     WAITING,
     Connection,
     Lease,
     Why,
+    allotment,
     needs_of,
 )
-from holdingpen.core.measuring import Measuring
+from holdingpen.core.orders import Orders
+from holdingpen.core.reclaiming import Reclaiming
+from holdingpen.core.reserving import Reserving
 from holdingpen.core.resources import SETTLE_LIMIT_S, Ledger
-from holdingpen.core.rights import Rules, is_operator, may_end
-from holdingpen.core.standings import holders, known_ends
-from holdingpen.core.telling import Teller
+from holdingpen.core.rights import Rules, allowance, is_operator, may_end, not_allowed
+from holdingpen.core.standings import holders, known_ends, user
 
 #: After the machine refused to give ballast, leave it alone so long.
 RETAKE_AFTER_S: Final = 2.0
 #: After programs waited for memory, leave it alone so long.
 REST_AFTER_PRESSURE_S: Final = 30.0
 
+#: What changes for those who were deferred because of what is reserved ahead.
+_ROOM: Final = (fact.Ended, fact.Shrunk, fact.CapacitySet, fact.ResourceSet)
+
 
 class Pen:
     """Judges events over the books."""
 
-    def __init__(self, books: Books | None = None, rules: Rules | None = None) -> None:
-        #: What the administrator decided; replaced on reload.
-        self.rules = rules or Rules()
+    def __init__(
+        self,
+        books: Books | None = None,
+        rules: Rules | None = None,
+        name_of: Callable[[int], str] = user,
+    ) -> None:
+        """Make a pen.
 
+        Args:
+            books: what is so already; None: nothing.
+            rules: what the administrator decided.
+            name_of: what people call a user, for what they are told.
+        """
         self.books = books if books is not None else Books()
-
-        # The cadence: no state.
-
-        self._measuring = Measuring()
-        self._teller = Teller(self.books)
-
-        self._facts: list[Fact] = []
-        self._effects: list[do.Effect] = []
+        self._desk = Desk(self.books, rules or Rules(), name_of)
+        self._record = self._desk.record
+        self._refuse = self._desk.refuse
+        self._measuring = self._desk.measuring
+        self._teller = self._desk.teller
+        self._ending = Ending(self._desk)
+        self._end = self._ending.end
+        self._orders = Orders(self._desk, self._ending)
+        self.reserving = Reserving(self._desk, self._ending)
+        self.reclaiming = Reclaiming(self._desk, self._ending)
+        #: Whether who asks now does not want to stand in the line for a moment.
+        self._now_or_never = False
         #: The ledgers that may have ballast: few, so not all are looked at each time.
         self._ballasted = self._find_ballasted()
+        self._reshaped = self.books.reshaped
+
+    @property
+    def rules(self) -> Rules:
+        """What the administrator decided; replaced on reload."""
+        return self._desk.rules
+
+    @rules.setter
+    def rules(self, rules: Rules) -> None:
+        self._desk.rules = rules
+
+    def name_of(self, uid: int) -> str:
+        """What people call a user."""
+        return self._desk.name_of(uid)
+
+    def take_ended(self) -> list[Lease]:
+        """The leases that ended since this was asked last."""
+        ended, self._desk.ended = self._desk.ended, []
+        return ended
+
+    @property
+    def _effects(self) -> list[do.Effect]:
+        return self._desk.effects
+
+    @_effects.setter
+    def _effects(self, effects: list[do.Effect]) -> None:
+        self._desk.effects = effects
 
     # Judging.
 
@@ -74,11 +122,19 @@ class Pen:
             The facts, already applied and to be written down before anything
             else, and the effects to be performed after that.
         """
-        self._facts, self._effects = [], []
+        desk = self._desk
+        facts = desk.facts = []
+        desk.effects = []
+        at = event.at
+        books = self.books
+        dated = bool(books.dated)
+        if dated:
+            self.reserving.begin(at)
         newcomer = 0
+        self._now_or_never = False
         match event:
             case ev.Asked():
-                newcomer = self._asked(event.at, event.ask)
+                newcomer = self._asked(event)
             case ev.Released():
                 self._released(event)
             case ev.ShrinkAsked():
@@ -105,64 +161,133 @@ class Pen:
                 self._measured(event)
             case ev.Ticked():
                 self._ticked(event.at)
+            case ev.BookAsked():
+                self._book_asked(event)
+            case ev.ExtendAsked():
+                self.reserving.extend(event)
             case ev.CapacityAsked():
-                self._capacity_asked(event)
+                self._orders.capacity_asked(event)
             case ev.DrainAsked():
-                self._drain_asked(event)
+                self._orders.drain_asked(event)
+            case ev.SeatAsked():
+                self._orders.seat_asked(event)
             case ev.Configured():
-                self._configured(event)
+                self._orders.configured(event)
+                self._ballasted = self._find_ballasted()
             case ev.Started():
                 self._started(event)
             case _:
                 assert_never(event)
-        at = event.at
-        waiters = self.books.line.waiters
+        dated = dated or bool(books.dated)
+        if dated and books.deferred and any(isinstance(x, _ROOM) for x in facts):
+            self.reserving.reconsider(at)
+        waiters = books.line.waiters
         if waiters:
             self._serve(at)
         if newcomer in waiters:
             self._settle_in(newcomer, at)
+        if books.asked or waiters:
+            self.reclaiming.serve(at)
+        if books.reshaped != self._reshaped:
+            self._reshaped = books.reshaped
+            self._ballasted = self._find_ballasted()
         for ledger in self._ballasted:
             if ledger.hold or ledger.held:
                 self._balance(ledger, at)
-        if waiters and self._facts:
+        if waiters and facts:
             self._teller.something_moved(at)
-        return self._facts, self._effects
+        return facts, desk.effects
 
-    def _record(self, what: Fact) -> None:
-        self.books.apply(what)
-        self._facts.append(what)
-
-    def _asked(self, at: Moment, ask: Ask) -> int:
+    def _asked(self, event: ev.Asked) -> int:
         """Start it, refuse it, or let it join the line: then its id, else 0."""
-        conn = self.books.connections.get(ask.conn)
-        if conn is not None and ask.number <= conn.last:
-            self._asked_again(at, conn, ask)
+        at = event.at
+        conn = self.books.connections.get(event.ask.conn)
+        if conn is not None and event.ask.number <= conn.last:
+            self._asked_again(at, conn, event.ask)
             return 0
         books = self.books
-        ask = admission.completed(ask, self.rules, books.resources)
-        problem = decisions.misfit(ask.amounts, books.resources)
-        problem = problem or handover.unfit(ask, self.rules.handover)
-        problem = problem or admission.too_many(ask, books.users, self.rules)
+        ask = admission.completed(event.ask, event.groups, self.rules, books)
+        problem = self._unfit(event, ask)
         if problem is not None:
             self._refuse(ask.conn, ask.number, problem)
             return 0
-        needs = needs_of(ask)
+        needs = needs_of(ask, books.ledgers)
         lease = books.last_lease + 1
-        if books.drain is None and books.line.lets_pass(ask.priority, needs):
+        rank = books.rank(ask.priority, at)
+        fit = self.reserving.may_start(at, ask, needs) if books.dated else None
+        if fit is not None and fit.start_s <= at.wall_s:
+            fit = None
+        if fit is None and books.drain is None and books.line.lets_pass(rank, needs):
             self._start(at, lease, ask, needs, stood=False)
             return 0
-        if ask.wait_s == 0 and not admission.soon(ask.priority, needs, books):
-            self._effects.append(admission.not_now(ask, needs, books))
-            return 0
-        waits_for = holders(books, admission.lacking(ask.priority, needs, books), {})
+        if ask.wait_s == 0:
+            ahead, free_s = "", None
+            if fit is not None:
+                name_of = self._desk.name_of
+                ahead = calendar.in_the_way(books, fit.blockers, name_of)
+                free_s = fit.start_s
+            # who says how long may pass others, and is looked at once he stands there
+            may_pass = self.rules.backfill and ask.length_s is not None
+            soon = admission.soon(rank, needs, books)
+            if fit is not None or not (may_pass or soon):
+                self._effects.append(
+                    admission.not_now(ask, needs, books, ahead, free_s)
+                )
+                return 0
+            self._now_or_never = not soon
+        waits_for = holders(books, admission.lacking(rank, needs, books), {})
         self._record(fact.Joined(lease, at, ask, waits_for))
+        if fit is not None:
+            self.reserving.defer(at, lease, fit)
         return lease
+
+    def _unfit(
+        self, event: ev.Asked | ev.BookAsked, ask: Ask
+    ) -> tuple[str, str] | None:
+        """Why a request can never be granted to this user: a code and a message."""
+        books, rules = self.books, self.rules
+        who, groups = event.by or ask.who, event.groups
+        if event.by is not None and not is_operator(who, rules, event.by_groups):
+            return "not-permitted", (
+                f"only the administrators may reserve for others; you are user "
+                f"{who.uid}."
+            )
+        problem = admission.misfit(ask, books)
+        if problem is None and ask.inside:
+            problem = admission.not_inside(ask, groups, books, rules)
+        problem = problem or handover.unfit(ask, rules.handover)
+        problem = problem or admission.too_many(ask, books.users, rules)
+        if problem is not None or not rules.allow or event.by is not None:
+            return problem
+        allow = allowance(who, groups, who.uid in books.seated, rules)
+        held = admission.held_by(who.uid, books) if allow and allow.most else {}
+        # what is inside a reservation is his already
+        judged = structs.replace(ask, amounts={}) if ask.inside else ask
+        judged = structs.replace(judged, priority=event.ask.priority)
+        return not_allowed(judged, allow, held, ask.length_s, ask.lasts_s is not None)
+
+    def _book_asked(self, event: ev.BookAsked) -> None:
+        conn = self.books.connections.get(event.ask.conn)
+        if conn is not None and event.ask.number <= conn.last:
+            self._asked_again(event.at, conn, event.ask)
+            return
+        ask = admission.completed(event.ask, event.groups, self.rules, self.books)
+        problem = self._unfit(event, ask)
+        if problem is not None:
+            self._refuse(ask.conn, ask.number, problem)
+        else:
+            self.reserving.book(event, ask)
 
     def _settle_in(self, lease: int, at: Moment) -> None:
         """Somebody new waits: look at what may be back already, and tell him."""
-        for name in self.books.line.waiters[lease].needs:
-            if self.books.resources[name].settling:
-                self._measure(name, at, fresh=False)
+        books = self.books
+        if self._now_or_never:
+            self._end_overdue(at, books.leases[lease])
+            return
+        for key in books.line.waiters[lease].needs:
+            ledger = books.ledgers[key]
+            if ledger.settling:
+                self._ending.measure(ledger.resource, at, fresh=False)
         self._effects += self._teller.tell(lease, at)
 
     def _asked_again(self, at: Moment, conn: Connection, ask: Ask) -> None:
@@ -177,7 +302,7 @@ class Pen:
         elif lease.state == WAITING:
             self._teller.forget(lease.id)
             self._effects += self._teller.tell(lease.id, at)
-        elif lease.state == LIVE:
+        elif lease.state in (LIVE, BOOKED):
             self._tell_granted(lease)
         else:
             # That may take its time, and silence would be taken for a loss again.
@@ -190,14 +315,19 @@ class Pen:
         self, at: Moment, lease: int, ask: Ask, needs: Mapping[str, int], stood: bool
     ) -> None:
         """Promise or grant, drawing on ballast first (model.md 4)."""
+        if ask.lasts_s is not None:
+            self.reserving.start(at, lease, ask, stood)
+            return
         written = None if stood else ask
-        drawn = decisions.draw(needs, self.books.resources)
+        drawn = decisions.draw(needs, self.books.ledgers)
         how = handover.choose(ask, drawn, self.rules.handover)
         if drawn:
             self._record(fact.Promised(lease, drawn, at, written, how))
             for name, amount in drawn.items():
                 self._effects.append(
-                    do.Prepare(name, amount, lease, how[name], needs[name], ask.who)
+                    do.Prepare(
+                        name, amount, lease, how[name], ask.amounts[name], ask.who
+                    )
                     if name in how
                     else do.DropBallast(name, amount, lease)
                 )
@@ -213,13 +343,16 @@ class Pen:
                 done = do.TellReleased(event.conn, event.number, event.lease)
                 self._effects.append(done)
                 return
-            self._refuse(event.conn, event.number, _no_such_lease(event.lease))
+            self._refuse(event.conn, event.number, no_such_lease(event.lease))
             return
+        durable = lease.reservation and lease.state != WAITING
+        mine = lease.reservation and lease.ask.who.uid == event.who.uid
         if lease.ask.conn == event.conn:
             self._end(event.at, lease, Why.RELEASED)
-        elif may_end(event.who, lease.ask.who.uid, self.rules):
-            self._end(event.at, lease, Why.ORDERED, event.who.uid)
-            self._effects.append(do.TellEnded(lease.ask.conn, lease.id, Why.ORDERED))
+        elif mine:
+            self._ending.end_and_tell(event.at, lease, Why.RELEASED)
+        elif may_end(event.who, lease.ask.who.uid, self.rules, event.groups):
+            self._ending.end_and_tell(event.at, lease, Why.ORDERED, event.who.uid)
         else:
             message = (
                 f"lease {lease.id} belongs to user {lease.ask.who.uid}; only its "
@@ -227,12 +360,13 @@ class Pen:
             )
             self._refuse(event.conn, event.number, ("not-permitted", message))
             return
-        self._effects.append(do.TellReleased(event.conn, event.number, lease.id))
+        told = do.TellReleased(event.conn, event.number, lease.id, durable)
+        self._effects.append(told)
 
     def _shrink_asked(self, event: ev.ShrinkAsked) -> None:
         lease = self.books.leases.get(event.lease)
         if lease is None:
-            self._refuse(event.conn, event.number, _no_such_lease(event.lease))
+            self._refuse(event.conn, event.number, no_such_lease(event.lease))
             return
         amounts = {
             admission.meant(n, lease.amounts): x for n, x in event.amounts.items()
@@ -254,17 +388,13 @@ class Pen:
         told = do.TellShrunk(event.conn, event.number, lease.id, lease.amounts)
         self._effects.append(told)
 
-    def _refuse(self, conn: int, number: int, problem: tuple[str, str]) -> None:
-        self._effects.append(do.TellRefused(conn, number, *problem))
-
     def _is_repeated(self, event: ev.ShrinkAsked, lease: Lease) -> bool:
         conn, number = lease.shrunk_by
         return conn == event.conn and event.number <= number
 
     def _shrink(self, event: ev.ShrinkAsked, lease: Lease) -> None:
-        resources = self.books.resources
         left = {n: x - event.amounts.get(n, 0) for n, x in lease.amounts.items()}
-        undrawn = decisions.undraw(lease.drawn, left, resources)
+        undrawn = decisions.undraw(lease.drawn, left, self.books.resources)
         for name in undrawn.keys() & lease.how.keys():
             self._effects.append(do.TakeBack(name, lease.id, undrawn[name]))
         self._record(
@@ -273,7 +403,7 @@ class Pen:
             )
         )
         for name in event.amounts:
-            self._measure_soon(name, event.at)
+            self._ending.measure_soon(lease.key(name), event.at)
         if lease.ask.conn != event.conn:
             told = do.TellShrunk(lease.ask.conn, 0, lease.id, lease.amounts)
             self._effects.append(told)
@@ -282,39 +412,17 @@ class Pen:
         conn = self.books.connections.get(event.conn)
         if conn is None:
             return
-        for lease in list(conn.leases.values()):
-            self._end(event.at, self.books.leases[lease], Why.GONE)
+        for number in list(conn.leases.values()):
+            lease = self.books.leases[number]
+            if not _stays(lease):
+                self._end(event.at, lease, Why.GONE)
         if event.conn in self.books.connections:
             self._record(fact.Left(event.conn))
-
-    def _end(
-        self, at: Moment, lease: Lease, why: str, by_uid: int | None = None
-    ) -> None:
-        was = lease.state
-        self._record(fact.Ended(lease.id, at, why, by_uid))
-        self._teller.forget(lease.id)
-        if was == WAITING:
-            return
-        for name in lease.how:
-            self._effects.append(do.TakeBack(name, lease.id))
-        for name in lease.needs:
-            self._measure_soon(name, at)
-
-    def _measure(self, name: str, at: Moment, fresh: bool = True) -> None:
-        self._effects.append(self._measuring.now(name, at.boot_s, fresh))
-
-    def _measure_soon(self, name: str, at: Moment) -> None:
-        """Something of it was given back."""
-        if self.books.resources[name].measured:
-            self._measuring.soon(name, at.boot_s)
-            if name in self.books.line.lanes:
-                # Mostly it is back before its connection was seen to close.
-                self._measure(name, at, fresh=False)
 
     # Serving.
 
     def _serve(self, at: Moment) -> None:
-        if self._facts:
+        if self._desk.facts:
             # Time alone lets nobody start: who may not pass now may not pass later.
             self._serve_line(at)
         patience = self.books.patience
@@ -333,6 +441,8 @@ class Pen:
         ready = self.books.line.ready
         while ready:
             lease = self.books.leases[ready[0][1]]
+            if self.reserving.holds_off(at, lease):
+                continue
             self._start(at, lease.id, lease.ask, lease.needs, stood=True)
 
     def _backfill(self, at: Moment) -> None:
@@ -341,10 +451,18 @@ class Pen:
         ends: list[tuple[float, Mapping[str, int]]] | None = None
         for _, number in list(books.line.timed.islice(0, decisions.CANDIDATES_MAX)):
             lease = books.leases[number]
-            if any(n > books.resources[name].room for name, n in lease.needs.items()):
+            if any(n > books.ledgers[key].room for key, n in lease.needs.items()):
                 continue
-            ends = known_ends(books) if ends is None else ends
-            if decisions.may_pass(lease, at.boot_s, books.line, books.resources, ends):
+            if books.line.waiters[number].until_s or self.reserving.holds_off(
+                at, lease
+            ):
+                continue
+            ends = known_ends(books, at) if ends is None else ends
+            length_s, now_s = lease.ask.length_s, at.boot_s
+            if lease.until_wall_s is not None:
+                length_s = lease.until_wall_s - at.wall_s
+            line, ledgers = books.line, books.ledgers
+            if decisions.may_pass(lease, length_s, now_s, line, ledgers, ends):
                 self._start(at, lease.id, lease.ask, lease.needs, stood=True)
                 ends = None
 
@@ -359,11 +477,13 @@ class Pen:
         amount = decisions.surplus(ledger)
         if amount:
             self._record(fact.Shed(ledger.name, amount))
-            self._effects.append(do.DropBallast(ledger.name, amount, 0))
+            self._effects.append(do.DropBallast(ledger.resource, amount, 0))
         amount = decisions.retake(ledger, at.boot_s)
         if amount:
             self._record(fact.Taking(ledger.name, amount))
-            self._effects.append(do.TakeBallast(ledger.name, amount))
+            whose = "" if ledger.name in self.books.resources else ledger.name
+            take = do.TakeBallast(ledger.resource, amount, whose)
+            self._effects.append(take)
 
     def _ballast_dropped(self, event: ev.BallastDropped) -> None:
         lease = self.books.leases.get(event.lease)
@@ -423,36 +543,44 @@ class Pen:
         """Programs wait for memory: give ballast up, and let the machine rest."""
         if event.resource not in self.rules.yields:
             return
-        ledger = self.books.resources[event.resource]
+        for ledger in self.books.ledgers.values():
+            if ledger.resource == event.resource:
+                self._give_up(ledger, event.at)
+
+    def _give_up(self, ledger: Ledger, at: Moment) -> None:
         amount = decisions.yielded(ledger)
-        until = event.at.boot_s + REST_AFTER_PRESSURE_S
+        until = at.boot_s + REST_AFTER_PRESSURE_S
         # it may be said many times a second
         if until - ledger.not_before_s > 1.0:
             self._record(fact.Taken(ledger.name, 0, 0, until))
         if amount:
             self._record(fact.Shed(ledger.name, amount))
-            self._effects.append(do.DropBallast(ledger.name, amount, 0))
-            words = f"{format_amount(ledger.name, amount)} {ledger.name}"
-            self._effects.append(
-                do.Note(
-                    f"programs wait for memory: gave {words} of the ballast up, "
-                    f"{format_amount(ledger.name, ledger.held)} are left."
-                )
+            self._effects.append(do.DropBallast(ledger.resource, amount, 0))
+            words = f"{format_amount(ledger.resource, amount)} {ledger.name}"
+            left = format_amount(ledger.resource, ledger.held)
+            note = (
+                f"programs wait for memory: gave {words} of the ballast up, {left} are "
+                "left."
             )
+            self._effects.append(do.Note(note))
 
     def _ballast_taken(self, event: ev.BallastTaken) -> None:
         short = event.amount < event.asked
         until = event.at.boot_s + RETAKE_AFTER_S if short else 0.0
-        self._record(fact.Taken(event.resource, event.asked, event.amount, until))
+        # the reservation for which it was taken may be over
+        there = event.ledger in self.books.ledgers
+        name = event.ledger if there else event.resource
+        self._record(fact.Taken(name, event.asked, event.amount, until))
 
     def _measured(self, event: ev.Measured) -> None:
         ledger = self.books.resources[event.resource]
         if not ledger.measured:
             return
-        found = decisions.seen(ledger, event, self.books.leases)
-        if (found.settling, found.foreign) != (ledger.settling, ledger.foreign):
-            settled = ledger.settling - found.settling
-            lost = min(settled, found.foreign - ledger.foreign)
+        parts = self._parts(ledger.name)
+        for found in decisions.seen(ledger, parts, event, self.books.leases):
+            was = self.books.ledgers[found.resource]
+            settled = was.settling - found.settling
+            lost = min(settled, found.foreign - was.foreign)
             if event.fresh and event.at.boot_s >= ledger.settle_by_s and lost > 0:
                 self._effects.append(
                     do.Note(
@@ -463,11 +591,22 @@ class Pen:
                     )
                 )
             self._record(found)
-        self._measuring.done(ledger.name, event.at.boot_s, ledger.settling)
+        settling = ledger.settling + sum(part.settling for part in parts)
+        self._measuring.done(ledger.name, event.at.boot_s, settling)
+
+    def _parts(self, resource: str) -> list[Ledger]:
+        """What reservations have of a resource."""
+        ledgers, held = self.books.ledgers, self.books.reservations
+        keys = (allotment(resource, number) for number in held)
+        return [ledgers[key] for key in keys if key in ledgers]
 
     def _ticked(self, at: Moment) -> None:
         for name in self._measuring.due(at.boot_s):
-            self._measure(name, at)
+            self._ending.measure(name, at)
+        self.reclaiming.end_unyielding(at)
+        deferred = self.books.deferred
+        if self.books.dated and deferred and deferred[0][0] <= at.boot_s:
+            self.reserving.reconsider(at)
         if at.boot_s >= self._teller.due_s:
             self._effects += self._teller.tell_all(at)
 
@@ -475,6 +614,9 @@ class Pen:
     def wake_at_s(self) -> float:
         """boot_s when the pen wants a `Ticked`; infinity: never."""
         soonest = min(self._teller.due_s, self._measuring.next_s)
+        books = self.books
+        if books.dated or books.asked:
+            soonest = min(soonest, self.reserving.wake_at_s, self.reclaiming.wake_at_s)
         if self.books.patience:
             soonest = min(soonest, self.books.patience[0][0])
         for ledger in self._ballasted:
@@ -482,103 +624,17 @@ class Pen:
                 soonest = min(soonest, ledger.not_before_s)
         return soonest
 
-    # Orders.
-
-    def _capacity_asked(self, event: ev.CapacityAsked) -> None:
-        problem = self._may_order(event.who, "set a capacity")
-        ledger = self.books.resources.get(event.resource)
-        if problem is None and (ledger is None or event.resource == MACHINE):
-            known = ", ".join(sorted(set(self.books.resources) - {MACHINE}))
-            problem = (
-                "unknown-resource",
-                (
-                    f"there is no resource {event.resource!r} to set; "
-                    f"there are: {known}."
-                ),
-            )
-        if problem is None and not 0 <= (event.capacity or 0) <= AMOUNT_MAX:
-            problem = "bad-amount", f"a capacity of {event.capacity} makes no sense."
-        if problem is not None:
-            self._refuse(event.conn, event.number, problem)
-            return
-        self._record(fact.CapacitySet(event.resource, event.capacity, event.who.uid))
-        self._effects.append(do.TellDone(event.conn, event.number))
-        self._refuse_misfits(event.at)
-
-    def _drain_asked(self, event: ev.DrainAsked) -> None:
-        problem = self._may_order(event.who, "drain the pen")
-        if problem is not None:
-            self._refuse(event.conn, event.number, problem)
-            return
-        self._record(fact.DrainSet(event.reason, event.who.uid))
-        self._effects.append(do.TellDone(event.conn, event.number))
-
-    def _may_order(self, who: fact.Who, what: str) -> tuple[str, str] | None:
-        if is_operator(who, self.rules):
-            return None
-        return "not-permitted", (
-            f"only the administrators may {what}; you are user {who.uid}."
-        )
-
-    def _configured(self, event: ev.Configured) -> None:
-        named = {resource.name for resource in event.resources}
-        for ledger in list(self.books.resources.values()):
-            if ledger.name != MACHINE and ledger.name not in named:
-                self._remove(ledger)
-        for new in event.resources:
-            hold = new.hold // new.unit * new.unit
-            what = fact.ResourceSet(
-                new.name, new.capacity, hold, new.unit, new.measured
-            )
-            if what != self._resource_set(new.name):
-                self._record(what)
-            if new.measured:
-                self._measure(new.name, event.at)
-            else:
-                self._measure_no_more(self.books.resources[new.name])
-        self._ballasted = self._find_ballasted()
-        self._refuse_misfits(event.at)
-
     def _find_ballasted(self) -> list[Ledger]:
-        ledgers = self.books.resources.values()
+        ledgers = self.books.ledgers.values()
         return [x for x in ledgers if x.unit > 1 or x.hold or x.held]
 
-    def _refuse_misfits(self, at: Moment) -> None:
-        """A capacity was lowered: who can never start must not stand in the way."""
-        for number in list(self.books.line.waiters):
-            lease = self.books.leases[number]
-            problem = decisions.misfit(lease.ask.amounts, self.books.resources)
-            if problem is not None:
-                self._end(at, lease, Why.MISFIT)
-                self._refuse(lease.ask.conn, lease.ask.number, problem)
-
-    def _remove(self, ledger: Ledger) -> None:
-        """A resource is configured no longer: lend nothing more of it."""
-        gone = fact.ResourceSet(ledger.name, 0)
-        if gone != self._resource_set(ledger.name):
-            self._record(gone)
-        if ledger.override is not None:
-            self._record(fact.CapacitySet(ledger.name, None, 0))
-        self._measure_no_more(ledger)
-
-    def _measure_no_more(self, ledger: Ledger) -> None:
-        self._measuring.never(ledger.name)
-        if ledger.settling or ledger.foreign:
-            # No measurement will ever say that it is free.
-            self._record(fact.Seen(ledger.name, 0, 0))
-
-    def _resource_set(self, name: str) -> fact.ResourceSet | None:
-        ledger = self.books.resources.get(name)
-        if ledger is None:
-            return None
-        return fact.ResourceSet(
-            name, ledger.configured, ledger.hold, ledger.unit, ledger.measured
-        )
-
     def _started(self, event: ev.Started) -> None:
+        known = self.books.boot_id
         self._record(fact.Opened(event.at, event.boot_id))
         # The last daemon's ballast went with it, and what settled has settled.
-        for ledger in self.books.resources.values():
+        for uid in sorted(self.books.seated) if event.boot_id != known else ():
+            self._record(fact.Seated(uid, False, 0))
+        for ledger in self.books.ledgers.values():
             if ledger.taking or ledger.not_before_s:
                 self._record(fact.Taken(ledger.name, ledger.taking, 0))
             if ledger.held:
@@ -586,9 +642,12 @@ class Pen:
             if ledger.settling:
                 self._record(fact.Seen(ledger.name, 0, ledger.foreign))
         for lease_id, owed in list(self.books.coming.items()):
-            for name in list(owed):
+            for key in list(owed):
+                name = self.books.ledgers[key].resource
                 self._record(fact.Recovered(lease_id, name, 0))
         for lease in list(self.books.leases.values()):
+            if _stays(lease) or lease.id not in self.books.leases:
+                continue
             if lease.ask.conn not in event.conns:
                 self._end(event.at, lease, Why.RESTARTED)
             elif lease.state == PROMISED:
@@ -600,6 +659,9 @@ class Pen:
     # Telling.
 
     def _tell_granted(self, lease: Lease) -> None:
+        if lease.reservation:
+            self.reserving.tell(lease)
+            return
         self._teller.forget(lease.id)
         ask = lease.ask
         sure = handover.assurance(lease, self.rules.handover)
@@ -617,7 +679,8 @@ class Pen:
         )
 
 
-def _no_such_lease(lease: int) -> tuple[str, str]:
-    return "no-such-lease", (
-        f"there is no lease {lease} now. `holdingpenctl list` shows those there are."
-    )
+def _stays(lease: Lease) -> bool:
+    """Whether it needs no connection: a reservation does not, once it has its place."""
+    if not lease.reservation:
+        return False
+    return lease.state != WAITING or lease.starts_wall_s is not None

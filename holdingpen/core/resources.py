@@ -12,6 +12,9 @@ foreign   eaten by use outside all leases
 What can be granted is free + held, the *room*.  A capacity lowered below what is
 leased ends nobody: then free is 0 and the sum exceeds the capacity until leases end.
 Ballast that must be given up for that is no room any more.
+
+What a live reservation has of a resource has a ledger of its own, `ram@17`: its
+capacity is leased in the resource's ledger, and none of it is ever foreign.
 """
 
 from __future__ import annotations
@@ -57,6 +60,11 @@ class Ledger(Struct, gc=False):
     not_before_s: float = 0.0
     #: boot_s after which what still settles is foreign.
     settle_by_s: float = 0.0
+
+    @property
+    def resource(self) -> str:
+        """What it is of: `ram` for `ram@17`."""
+        return self.name.partition("@")[0]
 
     @property
     def capacity(self) -> int:

@@ -5,7 +5,7 @@ For people: a terminal, a status page, a log.  Nothing is decided by it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Final
 
@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from holdingpen.core import decisions
 from holdingpen.core.books import Books
-from holdingpen.core.facts import Moment
+from holdingpen.core.facts import MACHINE, Moment
 
 #: For so many of the line a start is foretold: the cost grows with each.
 TELL_FIRST: Final = 200
@@ -33,13 +33,29 @@ class Standing(Struct, frozen=True, gc=False):
     expected_wall_s: float | None
 
 
+def user(uid: int) -> str:
+    """What a user is called where nobody knows better."""
+    return f"user {uid}"
+
+
 def standings(
-    books: Books, at: Moment, leases: list[int], forecast: bool = True
+    books: Books,
+    at: Moment,
+    leases: list[int],
+    name_of: Callable[[int], str] = user,
+    forecast: bool = True,
 ) -> dict[int, Standing]:
     """How these waiters stand.  Costs some ms for a few hundred.
 
-    A start is foretold only for the first TELL_FIRST of the line.
+    Args:
+        books: the books.
+        at: now.
+        leases: those who wait.
+        name_of: what people call a user.
+        forecast: whether to foretell their starts, for the first TELL_FIRST of the
+            line.
     """
+    alone = _alone(books, name_of)
     foretold = _foretell(books, at) if forecast and leases else {}
     known: dict[str, list[int]] = {}
     standings = {}
@@ -47,19 +63,32 @@ def standings(
         start_s = foretold.get(lease)
         standings[lease] = Standing(
             books.line.place(lease),
-            decisions.shortage(books.line, lease, books.resources, books.drain),
+            decisions.shortage(books.line, lease, books.ledgers, books.drain, alone),
             holders(books, books.line.lacking(lease), known),
             None if start_s is None else at.wall_s + start_s - at.boot_s,
         )
     return standings
 
 
+def _alone(books: Books, name_of: Callable[[int], str]) -> str:
+    """Who has the whole machine, and why; empty: nobody has."""
+    if books.resources[MACHINE].room:
+        return ""
+    for lease in books.held.values():
+        if lease.exclusive and not lease.ask.inside:
+            reason = f" ({lease.ask.reason})" if lease.ask.reason else ""
+            return f"{name_of(lease.ask.who.uid)}, who has the whole machine{reason}"
+    return ""
+
+
 def _foretell(books: Books, at: Moment) -> dict[int, float]:
     if books.drain is not None:
         return {}
     first = (books.leases[lease] for lease in books.line.first(TELL_FIRST))
-    room = {name: x.room - x.over for name, x in books.resources.items()}
-    return decisions.expected_starts(first, room, known_ends(books), at.boot_s)
+    room = {name: x.room - x.over for name, x in books.ledgers.items()}
+    until_s = {number: time_s for time_s, number in books.deferred}
+    ends = known_ends(books, at)
+    return decisions.expected_starts(first, room, ends, at.boot_s, until_s)
 
 
 def holders(
@@ -82,7 +111,15 @@ def holders(
     return list(found)[:WAITS_FOR_MAX]
 
 
-def known_ends(books: Books) -> list[tuple[float, Mapping[str, int]]]:
+def known_ends(books: Books, at: Moment) -> list[tuple[float, Mapping[str, int]]]:
     """boot_s and needs of the leases that have a known end, soonest first."""
     ends = books.known_ends.islice(0, decisions.ENDS_MAX)
-    return [(end_s, books.leases[lease].needs) for end_s, lease in ends]
+    known: list[tuple[float, Mapping[str, int]]]
+    known = [(end_s, books.leases[lease].needs) for end_s, lease in ends]
+    if books.reservations:
+        offset_s = at.boot_s - at.wall_s
+        for lease in books.reservations.values():
+            assert lease.until_wall_s is not None
+            known.append((lease.until_wall_s + offset_s, lease.needs))
+        known.sort(key=lambda end: end[0])
+    return known

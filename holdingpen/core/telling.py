@@ -9,7 +9,7 @@ This is no state: replay does not find it again, and nothing is decided by it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import inf
 from typing import Final
 
@@ -28,8 +28,9 @@ FORECAST_AT_ONCE: Final = 16
 class Teller:
     """Remembers who was told what."""
 
-    def __init__(self, books: Books) -> None:
+    def __init__(self, books: Books, name_of: Callable[[int], str]) -> None:
         self._books = books
+        self._name_of = name_of
         #: boot_s when all are to be told; infinity: nothing moved.
         self.due_s = inf
         #: boot_s when all were told last.
@@ -52,7 +53,7 @@ class Teller:
         """What to say to one who waits; nothing if he knows."""
         # A forecast costs a walk of the line; in a long one it comes a second later.
         short = len(self._books.line) <= FORECAST_AT_ONCE
-        how = standings(self._books, at, [lease], forecast=short)
+        how = standings(self._books, at, [lease], self._name_of, forecast=short)
         return self._news(how)
 
     def tell_all(self, at: Moment) -> Iterator[TellWaiting]:
@@ -65,7 +66,7 @@ class Teller:
         deeper = len(line) > TELL_FIRST
         self.due_s = at.boot_s + TELL_EVERY_S if deeper else inf
         self._told_s = at.boot_s
-        return self._news(standings(self._books, at, leases))
+        return self._news(standings(self._books, at, leases, self._name_of))
 
     def _news(self, how: dict[int, Standing]) -> Iterator[TellWaiting]:
         for lease, standing in how.items():

@@ -32,9 +32,11 @@ import trio
 from holdingpen import __version__
 from holdingpen.core import events as ev
 from holdingpen.core.facts import Moment, Who
+from holdingpen.core.pen import Pen
 from holdingpen.daemon import translate
+from holdingpen.daemon.archive import Archive, records
 from holdingpen.daemon.keeper import Item, Question
-from holdingpen.daemon.listener import peer
+from holdingpen.daemon.listener import groups_of, peer, peer_groups
 from holdingpen.errors import Refusal, RemoteMistake
 from holdingpen.wire import messages as wire
 from holdingpen.wire.session import ServerSession, encode
@@ -74,6 +76,7 @@ class Client:
     """One connection."""
 
     __slots__ = (
+        "_groups",
         "backlog_bytes",
         "fd",
         "mask",
@@ -104,6 +107,14 @@ class Client:
         self.parcels = 0
         #: What the epoll waits for.
         self.mask = _IN
+        self._groups: frozenset[int] | None = None
+
+    @property
+    def groups(self) -> frozenset[int]:
+        """His groups; the kernel is asked once, and not for those who ask nothing."""
+        if self._groups is None:
+            self._groups = peer_groups(self.sock)
+        return self._groups
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -126,6 +137,7 @@ class Connections:
         turn: Callable[[], None],
         clock: Callable[[], Moment],
         surroundings: Callable[[], translate.Surroundings],
+        archive: Archive | None = None,
     ) -> None:
         """Make them; nobody is accepted before `serve`.
 
@@ -137,7 +149,9 @@ class Connections:
             turn: has the keeper work its inbox off.
             clock: gives the moment for events.
             surroundings: what status tells beside the books.
+            archive: what it knows of leases that are over; None: nothing is known.
         """
+        self._archive = archive
         self.limits = limits
         self._listener = listener
         self._next = first_number
@@ -316,18 +330,17 @@ class Connections:
     def _hear(self, client: Client, request: wire.Request, at: Moment) -> None:
         number = client.number
         match request:
-            case wire.Acquire():
+            case wire.Acquire() | wire.Reserve() | wire.Extend():
                 try:
-                    event = translate.asked(at, number, client.who, request)
+                    event = self._asked(client, request, at)
                 except Refusal as no:
                     refused = wire.Refused(request.id, no.code, str(no))
                     self._put(Question(number, lambda pen, at: refused))
                 else:
                     self._put(event)
-            case wire.Release():
-                self._put(
-                    ev.Released(at, number, request.id, client.who, request.lease)
-                )
+            case wire.Release(id, lease):
+                who, groups = client.who, client.groups
+                self._put(ev.Released(at, number, id, who, lease, groups))
             case wire.Shrink(id, lease, amounts):
                 self._put(ev.ShrinkAsked(at, number, id, client.who, lease, amounts))
             case wire.Hello():
@@ -337,10 +350,17 @@ class Connections:
             case wire.HandOver(id, lease, resource, amount):
                 self._put(ev.StepAsked(at, number, id, lease, resource, amount))
             case wire.SetCapacity(id, name, capacity):
-                self._put(ev.CapacityAsked(at, number, id, client.who, name, capacity))
+                who, groups = client.who, client.groups
+                self._put(ev.CapacityAsked(at, number, id, who, name, capacity, groups))
             case wire.Drain(id, on, reason):
                 why = reason[: wire.TEXT_MAX] if on else None
-                self._put(ev.DrainAsked(at, number, id, client.who, why))
+                who, groups = client.who, client.groups
+                self._put(ev.DrainAsked(at, number, id, who, why, groups))
+            case wire.Seat(id, uid, on):
+                who, groups = client.who, client.groups
+                self._put(ev.SeatAsked(at, number, id, who, uid, on, groups))
+            case wire.GetReport():
+                self._look_up(number, request)
             case wire.Watch(id):
                 self.watchers.add(client)
                 self._put(Question(number, lambda pen, at: wire.Done(id)))
@@ -353,13 +373,46 @@ class Connections:
                     )
                 )
             case wire.GetStory():
-                around = self._surroundings
-                self._put(
-                    Question(
-                        number,
-                        lambda pen, at: translate.story(pen, at, request, around()),
-                    )
+                self._look_up(number, request)
+
+    def _look_up(self, conn: int, request: wire.GetStory | wire.GetReport) -> None:
+        """Answer from the books, and what they do not know from the archive."""
+        archive, around = self._archive, self._surroundings
+
+        def story(pen: Pen, at: Moment) -> wire.Message | None:
+            assert isinstance(request, wire.GetStory)
+            found = translate.story(pen, at, request, around())
+            there = 0 < request.lease <= pen.books.last_lease
+            if isinstance(found, wire.Story) or archive is None or not there:
+                return found
+            return archive.story(conn, request, found)
+
+        def report(pen: Pen, at: Moment) -> wire.Message | None:
+            assert isinstance(request, wire.GetReport)
+            if archive is None:
+                return wire.Refused(request.id, "unavailable", "no history is kept.")
+            live = records(pen.books, at, pen.rules)
+            return archive.report(conn, request, live, at.wall_s)
+
+        ask = story if isinstance(request, wire.GetStory) else report
+        self._put(Question(conn, ask))
+
+    def _asked(
+        self,
+        client: Client,
+        request: wire.Acquire | wire.Reserve | wire.Extend,
+        at: Moment,
+    ) -> ev.Event:
+        number, who, groups = client.number, client.who, client.groups
+        match request:
+            case wire.Acquire():
+                return translate.asked(at, number, who, request, groups)
+            case wire.Reserve():
+                return translate.reserve_asked(
+                    at, number, who, request, groups, groups_of
                 )
+            case wire.Extend():
+                return translate.extend_asked(at, number, who, request, groups)
 
     # Out.
 

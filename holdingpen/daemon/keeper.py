@@ -6,9 +6,10 @@ Whatever came in since the last turn is judged as one batch; its facts become on
 record of the journal; and only when that is written is anybody told anything.  A
 turn is synchronous: no `await`, so nothing can come between.
 
-What can outlive the machine's boot (`facts.DURABLE`) must moreover be on the disk
-before its `TellDone` goes out: those wait for an fdatasync in a thread, which serves
-all that have gathered meanwhile (group commit).  Everything else goes on.
+What can outlive the machine's boot (reservations, capacities, what an administrator
+ordered) must moreover be on the disk before anybody is told that it is done: such an
+answer waits for an fdatasync in a thread, which serves all that have gathered meanwhile
+(group commit).  Everything else goes on.
 """
 
 from __future__ import annotations
@@ -21,8 +22,15 @@ import trio
 from msgspec import Struct
 
 from holdingpen.core import events as ev
-from holdingpen.core.effects import Effect, TellDone, TellRefused
-from holdingpen.core.facts import DURABLE, Fact, Moment
+from holdingpen.core.effects import (
+    Effect,
+    TellDone,
+    TellExtended,
+    TellRefused,
+    TellReleased,
+    TellReserved,
+)
+from holdingpen.core.facts import Fact, Moment
 from holdingpen.core.pen import Pen
 from holdingpen.journal.replay import snapshot
 from holdingpen.wire.messages import Message
@@ -39,19 +47,25 @@ class Question(Struct, frozen=True):
     """Something to be read from the books, not to be judged."""
 
     conn: int
-    ask: Callable[[Pen, Moment], Message]
+    #: The answer; None: it comes later, from elsewhere.
+    ask: Callable[[Pen, Moment], Message | None]
 
 
 Item: TypeAlias = ev.Event | Question
 Outcome: TypeAlias = Effect | Answer
 
 #: Events that make the journal grow; all others only end what is in it.
-New: TypeAlias = ev.Asked | ev.CapacityAsked | ev.DrainAsked
-NEW = (ev.Asked, ev.CapacityAsked, ev.DrainAsked)
-#: Events whose facts somebody is told "done" about.
-ORDERS = (ev.CapacityAsked, ev.DrainAsked)
-
-_DURABLE = frozenset(DURABLE)
+New: TypeAlias = (
+    ev.Asked
+    | ev.BookAsked
+    | ev.ExtendAsked
+    | ev.SeatAsked
+    | ev.CapacityAsked
+    | ev.DrainAsked
+)
+NEW = frozenset(New.__args__)
+#: Answers that say of something that it will outlive the boot.
+DURABLE = frozenset({TellDone, TellReserved, TellExtended})
 
 #: Seconds between two tries to find room for the journal again.
 TRY_AGAIN_S = 1.0
@@ -164,20 +178,21 @@ class Keeper:
 
     def _judge(self, item: Item, facts: list[Fact], outcomes: list[Outcome]) -> None:
         if isinstance(item, Question):
-            outcomes.append(Answer(item.conn, item.ask(self.pen, self._clock())))
+            answer = item.ask(self.pen, self._clock())
+            if answer is not None:
+                outcomes.append(Answer(item.conn, answer))
             return
         if not self._roomy and type(item) in NEW:
             outcomes.append(self._cannot_record(item))  # type: ignore[arg-type]
             return
         news, effects = self.pen.handle(item)
         facts += news
-        if type(item) in ORDERS and not _DURABLE.isdisjoint(map(type, news)):
-            for effect in effects:
-                held_back = type(effect) is TellDone
-                (self._unsynced if held_back else outcomes).append(effect)
-            self._sync_wanted.set()
-        else:
-            outcomes += effects
+        for effect in effects:
+            if type(effect) in DURABLE or _is_durable(effect):
+                self._unsynced.append(effect)
+                self._sync_wanted.set()
+            else:
+                outcomes.append(effect)
 
     def _has_room(self) -> bool:
         """While the journal has no room what is new is refused, what ends is booked."""
@@ -190,7 +205,7 @@ class Keeper:
         return journal.reserve_ok
 
     def _cannot_record(self, item: New) -> TellRefused:
-        asked = item.ask if isinstance(item, ev.Asked) else item
+        asked = item.ask if isinstance(item, ev.Asked | ev.BookAsked) else item
         return TellRefused(
             asked.conn, asked.number, "cannot-record", self.journal.trouble or ""
         )
@@ -205,3 +220,8 @@ class Keeper:
             for outcome in waiting:
                 self._perform(outcome)
             self.flush()
+
+
+def _is_durable(effect: Effect) -> bool:
+    """Whether it answers the release of a reservation."""
+    return type(effect) is TellReleased and effect.durable

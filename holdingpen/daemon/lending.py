@@ -22,18 +22,29 @@ Wishes = dict[str, Choice]
 def rules(settings: Settings, handover: Mapping[str, Wishes] | None = None) -> Rules:
     """What the core must know of the configuration.
 
-    The operators are root and whoever runs the daemon: a private pen is its user's.
+    The operators are root and whoever runs the daemon, as a private pen is its
+    user's, and those whom `[daemon] operators` adds.
 
     Args:
         settings: what the administrator decided.
         handover: resource to how each wish is met there; None: by the settings.
     """
     return Rules(
-        operators=frozenset({0, os.geteuid()}),
+        operators=frozenset({0, os.geteuid()}) | settings.operators.uids,
+        operator_groups=settings.operators.gids,
+        allow=settings.allow,
+        seat_priority=settings.seat_priority,
         share={"ram": settings.ram_share},
         leases_per_user_max=settings.leases_per_user_max,
         waiting_per_user_max=settings.waiting_per_user_max,
         backfill=settings.backfill,
+        ageing_s=settings.ageing_s,
+        reclaim_grace_s=settings.reclaim_grace_s,
+        reclaim_ends=settings.reclaim_ends,
+        idle_after_s=settings.idle_after_s,
+        idle_ends=settings.idle_ends,
+        assume_s=settings.assume_s,
+        ready_before_s=settings.ready_before_s,
         handover=handover or {"ram": ram_wishes(settings, "")},
         yields=frozenset({"ram"} if settings.ram_policy == "yield" else ()),
     )

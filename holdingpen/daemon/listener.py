@@ -8,9 +8,11 @@ that lets nobody in, and opened only then.  Who a client is says the kernel
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import grp
 import os
+import pwd
 import resource
 import socket
 import struct
@@ -24,7 +26,15 @@ BACKLOG = 4096
 #: Descriptors kept for everything that is not a connection.
 SPARE_DESCRIPTORS = 64
 
+#: SO_PEERGROUPS (Linux 4.13) of include/uapi/asm-generic/socket.h; all of Debian's
+#: architectures but hppa and sparc64 have this number.
+SO_PEERGROUPS: int = getattr(socket, "SO_PEERGROUPS", 59)
+#: Groups that are made room for at first: few users have more.
+GROUPS_FIRST = 64
+
 _UCRED = struct.Struct("iII")
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Taken(Unavailable):
@@ -121,6 +131,56 @@ def peer(client: socket.socket) -> Who:
     credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     pid, uid, gid = _UCRED.unpack(credentials)
     return Who(uid, gid, pid)
+
+
+def peer_groups(client: socket.socket) -> frozenset[int]:
+    """The groups of who is at the other end, as they were when he connected.
+
+    Returns:
+        His own group (SO_PEERCRED) and those besides it (SO_PEERGROUPS); his own
+        alone where the kernel does not tell the others.
+    """
+    own = frozenset({peer(client).gid})
+    count = GROUPS_FIRST
+    while True:
+        # not the socket's getsockopt: that has no room for more than 256 groups
+        found = (ctypes.c_uint32 * count)()
+        size = ctypes.c_uint32(ctypes.sizeof(found))
+        failed = _libc.getsockopt(
+            client.fileno(),
+            socket.SOL_SOCKET,
+            SO_PEERGROUPS,
+            found,
+            ctypes.byref(size),
+        )
+        told = size.value // ctypes.sizeof(ctypes.c_uint32)
+        if not failed:
+            return own.union(found[:told])
+        if ctypes.get_errno() != errno.ERANGE or told <= count:
+            return own
+        # the kernel has said how many there are
+        count = told
+
+
+def groups_of(uid: int) -> frozenset[int]:
+    """The groups of a user who is not connected, as the system's user database says.
+
+    Returns:
+        His own group and those besides it; none when nobody has this uid.
+    """
+    try:
+        user = pwd.getpwuid(uid)
+    except KeyError:
+        return frozenset()
+    return frozenset(os.getgrouplist(user.pw_name, user.pw_gid))
+
+
+def user_name(uid: int) -> str:
+    """What people call a user; his number when he has no name."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def raise_descriptor_limit() -> int:

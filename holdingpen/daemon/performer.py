@@ -213,7 +213,9 @@ class Performer:
             # a disk that fails is no reason to leave everybody alone
             words = f"cannot hold {effect.resource} back: {why.strerror}."
             self.troubles[effect.resource] = words
-        return ev.BallastTaken(self._clock(), effect.resource, effect.amount, amount)
+        return ev.BallastTaken(
+            self._clock(), effect.resource, effect.amount, amount, effect.ledger
+        )
 
     def _prepare(self, hand: Hand, effect: do.Prepare) -> ev.Event:
         ready, problem = Ready(), ""

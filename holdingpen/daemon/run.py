@@ -23,18 +23,25 @@ from holdingpen.amounts import format_size
 from holdingpen.ballast.ram import open_ram_ballast
 from holdingpen.core import effects as do
 from holdingpen.core import events as ev
-from holdingpen.core.facts import Fact, Moment
+from holdingpen.core.facts import MACHINE, Fact, Moment
 from holdingpen.core.handover import AS_IS, Choice
 from holdingpen.core.pen import Pen
+from holdingpen.core.reserving import STEP_S
 from holdingpen.core.resources import DISK
 from holdingpen.core.rights import Rules
-from holdingpen.daemon import translate
+from holdingpen.daemon import terminals, translate
+from holdingpen.daemon.archive import Archive, record
 from holdingpen.daemon.connections import Connections
 from holdingpen.daemon.diskhand import DiskHand
+from holdingpen.daemon.flag import Flag, flag_path, words
 from holdingpen.daemon.hands import Hand
 from holdingpen.daemon.keeper import Answer, Keeper, Outcome, now
 from holdingpen.daemon.lending import configured, keep_bytes, limits, rules
-from holdingpen.daemon.listener import open_listener, raise_descriptor_limit
+from holdingpen.daemon.listener import (
+    open_listener,
+    raise_descriptor_limit,
+    user_name,
+)
 from holdingpen.daemon.options import Options, parse, socket_path, state_path
 from holdingpen.daemon.performer import Performer
 from holdingpen.daemon.ramhand import RamHand, open_groups
@@ -86,6 +93,7 @@ class Daemon:
         self._settings = settings
         self._wake_at_s = inf
         self._timer = trio.CancelScope()
+        self._offset_s = self._since.wall_s - self._since.boot_s
         self.socket = where(settings, options)
         state = Path(options.state or settings.state or state_path(options))
         self._journal = Store.open(state, host.boot_id())
@@ -96,7 +104,7 @@ class Daemon:
                 log(note)
         books = replay(self._journal.batches())
         self.keeper = Keeper(
-            Pen(books, self._rules()),
+            Pen(books, self._rules(), user_name),
             self._journal,
             self._perform,
             self._watch,
@@ -116,6 +124,16 @@ class Daemon:
             open_pressure_trigger, host.ram_available, self._pressed
         )
         self._yielding.configure(self._yields_below())
+        self._archive = Archive(state, self._answer, clock)
+        self._archive.keep_s = settings.history_keep_s
+        for note in self._archive.notes:
+            log(note)
+        # a crash may have come between the journal and the history
+        rules = self.keeper.pen.rules
+        self._archive.add(record(lease, rules) for lease in books.ended.values())
+        self._flag = Flag(flag_path(self.socket))
+        #: The lease it shows, and until when.
+        self._flagged: tuple[int, float | None] | None = None
         self.connections = Connections(
             self._listener,
             limits(settings, raise_descriptor_limit()),
@@ -124,6 +142,7 @@ class Daemon:
             self.keeper.turn,
             clock,
             self._surroundings,
+            self._archive,
         )
         self.keeper.flush = self.connections.flush
         self.keeper.put(ev.Started(clock(), host.boot_id()))
@@ -146,6 +165,7 @@ class Daemon:
                 nursery.start_soon(self._performer.watch)
                 nursery.start_soon(self._performer.chase)
                 nursery.start_soon(self._yielding.watch)
+                nursery.start_soon(self._archive.work)
                 nursery.start_soon(self._tick)
                 nursery.start_soon(self._look_around, nursery.cancel_scope.cancel)
                 await self._obey(systemd)
@@ -181,6 +201,8 @@ class Daemon:
         self.connections.close()
         self._performer.close()
         self._yielding.close()
+        self._archive.close()
+        self._flag.close()
         self._journal.close()
         for hand in self._hands.values():
             hand.close()
@@ -238,6 +260,7 @@ class Daemon:
         for hand in self._hands.values():
             hand.configure(settings)
         self._yielding.configure(self._yields_below())
+        self._archive.keep_s = settings.history_keep_s
         most = raise_descriptor_limit()
         self.connections.limits = limits(settings, most)
         self._happened(self._configured())
@@ -267,6 +290,8 @@ class Daemon:
                 self._performer.perform(outcome)
             case do.Note(text):
                 log(text)
+            case do.TellUser(uid, text):
+                terminals.tell(uid, text)
             case _:
                 self.connections.send(outcome.conn, translate.reply(outcome))
 
@@ -287,7 +312,14 @@ class Daemon:
             self.connections.send(conn, message)
         self.connections.flush()
 
+    def _answer(self, conn: int, message: wire.Reply) -> None:
+        self._reply(conn, message, [])
+
     def _watch(self, facts: list[Fact]) -> None:
+        pen = self.keeper.pen
+        if ended := pen.take_ended():
+            self._archive.add(record(lease, pen.rules) for lease in ended)
+        self._raise_flag()
         if self._options.verbose or self.connections.watchers:
             at = self._clock()
             books = self.keeper.pen.books
@@ -298,11 +330,30 @@ class Daemon:
                     log(f"{one.what} {one.lease or ''} {one.facts}")
             self.connections.show(happened)
 
+    def _raise_flag(self) -> None:
+        """Show who has the whole machine, or that nobody has."""
+        books = self.keeper.pen.books
+        if books.resources[MACHINE].room:
+            self._flag.show(None)
+            self._flagged = None
+            return
+        for lease in books.held.values():
+            shown = (lease.id, lease.until_wall_s)
+            if not lease.exclusive or lease.ask.inside:
+                continue
+            if shown != self._flagged or self._flag.trouble:
+                self._flagged = shown
+                ask, until_s = lease.ask, lease.until_wall_s
+                user, why = user_name(ask.who.uid), ask.reason or ask.label
+                self._flag.show(words(user, until_s, self._clock().wall_s, why))
+            return
+
     def _surroundings(self) -> translate.Surroundings:
         troubles = [self._journal.trouble] if self._journal.trouble else []
         for hand in self._hands.values():
             troubles += hand.troubles(self._settings)
         troubles += self._performer.troubles.values()
+        troubles += [x for x in (self._archive.trouble, self._flag.trouble) if x]
         troubles += self._given_up()
         if self._yielding.why:
             troubles.append(self._yielding.why)
@@ -341,13 +392,25 @@ class Daemon:
         wake_at_s, self._wake_at_s = self._wake_at_s, -inf
         self._set_timer(max(wake_at_s, self._clock().boot_s))
 
+    def _look_at_the_clock(self) -> None:
+        """A step of the wall clock moves dates, and the timer does not know."""
+        at = self._clock()
+        offset_s = at.wall_s - at.boot_s
+        if abs(offset_s - self._offset_s) > STEP_S:
+            self._offset_s = offset_s
+            self._happened(ev.Ticked(at))
+
     async def _look_around(self, end: Callable[[], None]) -> None:
         while True:
             await trio.sleep(LOOK_AROUND_S)
             self.connections.look_around()
+            self._look_at_the_clock()
             idle_s = self._options.exit_idle_s
             quiet_s = self._clock().boot_s - self.connections.idle_since_s
             if idle_s is None or self.connections or quiet_s < idle_s:
+                continue
+            if self.keeper.pen.books.expiries:
+                # a reservation needs no connection, but somebody to hold it
                 continue
             # Nobody can come in any more; somebody may have just done so, and then
             # others must find the socket as well.

@@ -2,20 +2,33 @@
 
 An unknown key or a bad value names the file, the line, the key and what is accepted.
 A key that is not in the file has the default below; an empty file is legal.
+Names of users and groups are looked up when the file is read.
 """
 
 from __future__ import annotations
 
+import grp
+import pwd
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from holdingpen.amounts import AMOUNT_MAX, BYTES, parse_count, parse_size
+from holdingpen.amounts import (
+    AMOUNT_MAX,
+    BYTES,
+    is_bytes,
+    parse_amount,
+    parse_count,
+    parse_size,
+)
 from holdingpen.core.facts import MACHINE
-from holdingpen.core.rights import Rules
+from holdingpen.core.resources import DISK
+from holdingpen.core.rights import ANY, OWN, Allow, Rules
+from holdingpen.daemon.translate import PRIORITY_MAX
 from holdingpen.durations import parse_duration
 from holdingpen.errors import BadSettings, BadWord
 
@@ -31,6 +44,13 @@ class Disk(Struct, frozen=True):
     hold: int = 0
     #: Bytes never lent, which others may use.
     keep: int = 0
+
+
+class People(Struct, frozen=True):
+    """Some users, and the members of some groups."""
+
+    uids: frozenset[int] = frozenset()
+    gids: frozenset[int] = frozenset()
 
 
 class Settings(Struct, frozen=True):
@@ -49,6 +69,8 @@ class Settings(Struct, frozen=True):
     connections_per_user_max: int | None = None
     #: A client that has said no Hello after so many seconds is hung up on.
     hello_within_s: float = 10.0
+    #: Who may order about others' leases, besides root and whoever runs the daemon.
+    operators: People = People()
 
     #: Bytes never lent; None: a sixteenth of the machine, 512 MiB at least and
     #: 4 GiB at most: what a system without its users' programs needs.
@@ -75,6 +97,33 @@ class Settings(Struct, frozen=True):
     backfill: bool = True
     leases_per_user_max: int = Rules().leases_per_user_max
     waiting_per_user_max: int = Rules().waiting_per_user_max
+    #: Seconds in the line that count as one priority, so that nobody starves behind
+    #: those who ask with more; None: waiting counts nothing, and priorities mean what
+    #: they say.  With an hour who sits at the machine stays ahead for four days.
+    ageing_s: float | None = None
+    #: Who was asked back has so long: what it takes to save one's work.
+    reclaim_grace_s: float = Rules().reclaim_grace_s
+    #: Whether his lease is ended then; else he is shown, as nobody's work is lost by
+    #: a rule that nobody made.
+    reclaim_ends: bool = False
+    #: A reservation that nothing uses for so long is shown as idle; None: never, as
+    #: only its owner knows whether he comes back.
+    idle_after_s: float | None = None
+    #: Whether it is ended then.
+    idle_ends: bool = False
+    #: A request that does not say how long it takes is taken to last so long when
+    #: reservations are planned around it: an hour, as one sitting at a program.
+    assume_s: float = Rules().assume_s
+    #: So long before its begin a reservation gathers what it needs: time to ask back
+    #: what others hold (a minute), and to take ballast at 1 GiB a second.
+    ready_before_s: float = Rules().ready_before_s
+    #: The priority of who sits at the machine, at least: far above the 0 of those who
+    #: ask for none, and far below what an operator may give.
+    seat_priority: int = Rules().seat_priority
+    #: What each may ask for; the first rule that names him counts, none: no limits.
+    allow: tuple[Allow, ...] = ()
+    #: How long ended leases are kept for reports: a year, and a month to report it.
+    history_keep_s: float = 400 * 86400.0
 
 
 class Key(NamedTuple):
@@ -132,6 +181,10 @@ def _duration(value: object) -> float:
     return parse_duration(_text(value))
 
 
+def _duration_or_off(value: object) -> float | None:
+    return None if value == "off" else _duration(value)
+
+
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise BadWord("not true or false")
@@ -148,11 +201,73 @@ def _one_of(*words: str) -> Callable[[object], str]:
     return read
 
 
+def _priority(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise BadWord("not a whole number")
+    if abs(value) > PRIORITY_MAX:
+        raise BadWord(f"at most {PRIORITY_MAX} either way")
+    return value
+
+
+def _amount(resource: str, value: object) -> int:
+    amount = _count(parse_amount(resource, value) if isinstance(value, str) else value)
+    if resource == MACHINE and amount > 1:
+        raise BadWord("there is one machine")
+    return amount
+
+
+def _names(value: object) -> list[str]:
+    names = value if isinstance(value, list) else [value]
+    return [_text(name) for name in names]
+
+
+def _uid(name: str) -> int:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise BadWord(f"there is no user {name!r}") from None
+
+
+def _gid(name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise BadWord(f"there is no group {name!r}") from None
+
+
+def _ids(look_up: Callable[[str], int]) -> Callable[[object], dict[str, int]]:
+    def read(value: object) -> dict[str, int]:
+        found = {name: look_up(name) for name in _names(value)}
+        if not found:
+            raise BadWord("nobody is named, and a rule for nobody is none")
+        return found
+
+    return read
+
+
+def _people(value: object) -> People:
+    names = _names(value)
+    return People(
+        frozenset(_uid(name) for name in names if not name.startswith("@")),
+        frozenset(_gid(name[1:]) for name in names if name.startswith("@")),
+    )
+
+
+def _plain_table(value: object) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise BadWord("not a table")
+    return value
+
+
 HANDOVERS = ("auto", "exact", "paced", "free")
 POLICIES = ("defend", "yield")
 
 _SIZE = 'a size such as "8G"'
 _COUNT = "a whole number"
+_FLAG = "true or false"
+_DURATION = 'a duration such as "10s"'
+_OR_OFF = 'a duration such as "1h", or "off"'
+_PRIORITY = "a whole number, higher goes first"
 
 #: Table, key, and how it is read.
 KEYS: dict[str, dict[str, Key]] = {
@@ -163,7 +278,10 @@ KEYS: dict[str, dict[str, Key]] = {
         "state": Key("state", _path, "an absolute path of a directory"),
         "connections_max": Key("connections_max", _positive, _COUNT),
         "connections_per_user_max": Key("connections_per_user_max", _positive, _COUNT),
-        "hello_within": Key("hello_within_s", _duration, 'a duration such as "10s"'),
+        "hello_within": Key("hello_within_s", _duration, _DURATION),
+        "operators": Key(
+            "operators", _people, 'users and @groups, such as ["ada", "@admins"]'
+        ),
     },
     "ram": {
         "keep": Key("ram_keep", _size, _SIZE),
@@ -175,10 +293,19 @@ KEYS: dict[str, dict[str, Key]] = {
     },
     "cpu": {"capacity": Key("cpu_capacity", _count, _COUNT)},
     "line": {
-        "backfill": Key("backfill", _flag, "true or false"),
+        "backfill": Key("backfill", _flag, _FLAG),
         "leases_per_user_max": Key("leases_per_user_max", _positive, _COUNT),
         "waiting_per_user_max": Key("waiting_per_user_max", _positive, _COUNT),
+        "ageing": Key("ageing_s", _duration_or_off, _OR_OFF),
+        "reclaim_grace": Key("reclaim_grace_s", _duration, _DURATION),
+        "reclaim_end": Key("reclaim_ends", _flag, _FLAG),
+        "idle_after": Key("idle_after_s", _duration_or_off, _OR_OFF),
+        "idle_end": Key("idle_ends", _flag, _FLAG),
+        "assume": Key("assume_s", _duration, _DURATION),
+        "ready_before": Key("ready_before_s", _duration, _DURATION),
     },
+    "console": {"priority": Key("seat_priority", _priority, _PRIORITY)},
+    "history": {"keep": Key("history_keep_s", _duration, 'a duration such as "400d"')},
 }
 
 #: The keys of a [disk.NAME] table.
@@ -187,6 +314,20 @@ DISK_KEYS: dict[str, Key] = {
     "hold": Key("hold", _size, _SIZE),
     "keep": Key("keep", _size, _SIZE),
 }
+
+#: The keys of each [[allow]] table.
+ALLOW_KEYS: dict[str, Key] = {
+    "user": Key("user", _ids(_uid), "the name of a user, or a list of such names"),
+    "group": Key("group", _ids(_gid), "the name of a group, or a list of such names"),
+    "max": Key("most", _plain_table, 'a table such as { ram = "16G", gpu = 1 }'),
+    "time_max": Key("time_max_s", _duration, 'a duration such as "8h"'),
+    "priority_max": Key("priority_max", _priority, _PRIORITY),
+    "reserve": Key("reserve", _flag, _FLAG),
+    "end": Key("end", _one_of(OWN, ANY), f'"{OWN}" or "{ANY}"'),
+}
+
+#: So many users or groups are named when a rule is called by its name.
+NAMES_TOLD = 3
 
 #: Names that [resources] may not define: they have tables, or a meaning, of their own.
 TAKEN_NAMES = BYTES | {"cpu", "gpu", MACHINE}
@@ -221,40 +362,91 @@ def parse_settings(text: str, name: str) -> Settings:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as why:
         raise BadSettings(f"{name}: this is no TOML: {why}.") from None
+    source = Source(text, name)
+    rules = tree.pop("allow", [])
     found: dict[str, object] = {}
     for table, content in tree.items():
         if table == "resources":
-            found["resources"] = _resources(content, text, name)
+            found["resources"] = _resources(content, source)
             continue
-        if table == "disk":
-            found["disks"] = _disks(content, text, name)
+        if table == DISK:
+            found["disks"] = _disks(content, source)
             continue
         keys = KEYS.get(table)
-        where = _where(text, name, table, None)
+        where = source.where(table)
         if keys is None:
-            known = ", ".join(f"[{x}]" for x in (*KEYS, "disk.NAME", "resources"))
+            tables = (*KEYS, "disk.NAME", "resources", "[allow]")
+            known = ", ".join(f"[{x}]" for x in tables)
             raise BadSettings(f"{where}: unknown table [{table}]; there are {known}.")
         if not isinstance(content, Mapping):
             known = ", ".join(keys)
             raise BadSettings(f"{where}: [{table}] is a table with the keys {known}.")
-        found.update(_table(content, keys, text, name, table))
+        found.update(_table(content, keys, source, f"[{table}]", (table,)))
+    settings = Settings(**found)  # type: ignore[arg-type]
+    # last, because a rule may name what the other tables define
+    found["allow"] = _rules(rules, settings, source)
     return Settings(**found)  # type: ignore[arg-type]
+
+
+class Source(NamedTuple):
+    """The text of a configuration, to say where in it something is."""
+
+    text: str
+    name: str
+
+    def where(self, *path: str) -> str:
+        """`FILE, line N` of a table or key, as well as a look at the lines can tell.
+
+        Args:
+            path: tables and key from the outside in; in [[allow]] the second is the
+                number of the rule, from 0.  What has no line of its own is where the
+                table around it is.
+        """
+        # a name may have a dot in it
+        sought = ".".join(path).split(".")
+        best, line = 0, ""
+        for number, here in self._heads():
+            near = min(len(here), len(sought))
+            if near > best and here[:near] == sought[:near]:
+                best, line = near, f", line {number}"
+        return self.name + line
+
+    def _heads(self) -> Iterator[tuple[int, list[str]]]:
+        """Each line that opens a table or sets a key: its number and path."""
+        table: list[str] = []
+        rules = -1
+        for number, line in enumerate(self.text.splitlines(), 1):
+            bare = line.strip()
+            if bare.startswith("["):
+                table = _parts(bare.partition("]")[0].strip("[ "))
+                rules += bare.startswith("[[")
+                if rules >= 0 and table[0] == "allow":
+                    table.insert(1, str(rules))
+                yield number, table
+                continue
+            left, equals, _ = bare.partition("=")
+            if equals:
+                yield number, table + _parts(left)
+
+
+def _parts(dotted: str) -> list[str]:
+    return [part.strip("\"' ") for part in dotted.split(".")]
 
 
 def _table(
     content: Mapping[str, object],
     keys: dict[str, Key],
-    text: str,
-    name: str,
-    table: str,
-) -> dict[str, object]:
+    source: Source,
+    title: str,
+    path: tuple[str, ...],
+) -> dict[str, Any]:
     found = {}
     for word, value in content.items():
-        where = _where(text, name, table, word)
+        where = source.where(*path, word)
         if word not in keys:
             known = ", ".join(keys)
             raise BadSettings(
-                f"{where}: unknown key {word!r} in [{table}]; there are {known}."
+                f"{where}: unknown key {word!r} in {title}; there are {known}."
             )
         found[keys[word].field] = _read(keys[word], value, f"{where}: {word}")
     return found
@@ -268,25 +460,24 @@ def _read(key: Key, value: object, where: str) -> object:
         raise BadSettings(message) from None
 
 
-def _disks(content: object, text: str, name: str) -> dict[str, Disk]:
-    where = _where(text, name, "disk", None)
+def _disks(content: object, source: Source) -> dict[str, Disk]:
+    where = source.where(DISK)
     if not isinstance(content, Mapping):
         raise BadSettings(f"{where}: write a table [disk.NAME] for each directory.")
     found = {}
     for word, keys in content.items():
-        table = f"disk.{word}"
-        where = _where(text, name, table, None)
+        where = source.where(DISK, word)
         if not isinstance(keys, Mapping):
-            where = _where(text, name, "disk", word)
             raise BadSettings(f"{where}: write [disk.NAME], not {word!r} in [disk].")
         if not _is_plain(word):
             raise BadSettings(
                 f"{where}: {word!r} cannot name a disk: use letters, digits, _ and -, "
                 "at most 64."
             )
-        found[word] = Disk(**_table(keys, DISK_KEYS, text, name, table))  # type: ignore[arg-type]
+        title = f"[disk.{word}]"
+        found[word] = Disk(**_table(keys, DISK_KEYS, source, title, (DISK, word)))
         if not found[word].path:
-            raise BadSettings(f"{where}: [{table}] lacks path: write the directory's.")
+            raise BadSettings(f"{where}: {title} lacks path: write the directory's.")
     return found
 
 
@@ -295,13 +486,13 @@ def _is_plain(word: str) -> bool:
     return word.isascii() and bare.isalnum() and len(word) <= 64
 
 
-def _resources(content: object, text: str, name: str) -> dict[str, int]:
+def _resources(content: object, source: Source) -> dict[str, int]:
     if not isinstance(content, Mapping):
-        where = _where(text, name, "resources", None)
+        where = source.where("resources")
         raise BadSettings(f"{where}: [resources] is a table: name = how many.")
     found = {}
     for word, value in content.items():
-        where = _where(text, name, "resources", word)
+        where = source.where("resources", word)
         if not _is_plain(word) or word in TAKEN_NAMES:
             taken = ", ".join(sorted(TAKEN_NAMES))
             raise BadSettings(
@@ -313,20 +504,56 @@ def _resources(content: object, text: str, name: str) -> dict[str, int]:
     return found
 
 
-def _where(text: str, name: str, table: str, word: str | None) -> str:
-    """`FILE, line N` of a table or key, as well as a look at the lines can tell."""
-    current = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        bare = line.strip()
-        if bare.startswith("["):
-            head = bare.partition("]")[0].strip("[ ")
-            parts = [part.strip("\"' ") for part in head.split(".")]
-            current = ".".join(parts[:2]) if parts[0] == "disk" else parts[0]
-            if word is None and current == table:
-                return f"{name}, line {number}"
-        left, equals, _ = bare.replace('"', "").replace("'", "").partition("=")
-        mine = current == table and left.strip() == word
-        dotted = not current and left.partition(".")[0].strip() == table
-        if equals and (mine or dotted):
-            return f"{name}, line {number}"
-    return name
+def _rules(content: object, settings: Settings, source: Source) -> tuple[Allow, ...]:
+    if not isinstance(content, list) or not all(
+        isinstance(x, Mapping) for x in content
+    ):
+        raise BadSettings(
+            f"{source.where('allow')}: write a table [[allow]], in two brackets, for "
+            "each rule."
+        )
+    disks = {f"{DISK}.{word}" for word in settings.disks}
+    resources = TAKEN_NAMES | disks | settings.resources.keys()
+    found = []
+    for index, rule in enumerate(content):
+        path = ("allow", str(index))
+        read = _table(rule, ALLOW_KEYS, source, "[[allow]]", path)
+        users, groups = read.pop("user", {}), read.pop("group", {})
+        whom = [_told(*x) for x in (("user", users), ("group", groups)) if x[1]]
+        name = f"[[allow]] rule {index + 1} ({'; '.join(whom) or 'everybody'})"
+        read["most"] = _most(read.get("most", {}), resources, source, path)
+        uids, gids = frozenset(users.values()), frozenset(groups.values())
+        found.append(Allow(name, uids, gids, **read))
+    return tuple(found)
+
+
+def _told(key: str, names: Collection[str]) -> str:
+    words = [f'"{name}"' for name in names]
+    if len(words) > NAMES_TOLD:
+        words[NAMES_TOLD:] = ["..."]
+    return f"{key} = {words[0] if len(words) == 1 else '[' + ', '.join(words) + ']'}"
+
+
+def _most(
+    content: Mapping[str, object],
+    resources: Collection[str],
+    source: Source,
+    path: tuple[str, ...],
+) -> dict[str, int]:
+    found = {}
+    for word, value in content.items():
+        if word == DISK and isinstance(value, Mapping):
+            # so TOML reads `disk.scratch = "50G"`
+            disks = {f"{DISK}.{name}": much for name, much in value.items()}
+            found.update(_most(disks, resources, source, path))
+            continue
+        where = source.where(*path, "max", word)
+        if word not in resources:
+            known = ", ".join(sorted(resources))
+            raise BadSettings(
+                f"{where}: max names the unknown resource {word!r}; there are {known}."
+            )
+        accepted = "0 or 1" if word == MACHINE else _SIZE if is_bytes(word) else _COUNT
+        key = Key(word, partial(_amount, word), accepted)
+        found[word] = int(_read(key, value, f"{where}: max.{word}"))  # type: ignore[call-overload]
+    return found

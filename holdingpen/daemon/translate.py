@@ -6,7 +6,7 @@ so that the core sees only numbers that make sense and texts of bounded length.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeAlias, assert_never
 
 from holdingpen.core import effects as do
@@ -15,7 +15,7 @@ from holdingpen.core import facts as fact
 from holdingpen.core import handover
 from holdingpen.core.books import Books
 from holdingpen.core.facts import MACHINE, Ask, Fact, Moment, Who
-from holdingpen.core.leases import WAITING, Lease
+from holdingpen.core.leases import WAITING, Lease, allotment
 from holdingpen.core.pen import Pen
 from holdingpen.core.resources import Ledger
 from holdingpen.core.standings import Standing, standings
@@ -23,6 +23,21 @@ from holdingpen.durations import DURATION_MAX_S
 from holdingpen.errors import Refusal
 from holdingpen.wire import messages as wire
 
+OfLease: TypeAlias = (
+    fact.Joined
+    | fact.Promised
+    | fact.Granted
+    | fact.Shrunk
+    | fact.Ended
+    | fact.Booked
+    | fact.Due
+    | fact.Reserved
+    | fact.Extended
+    | fact.AskedBack
+)
+
+#: The kernel's word for no group.
+NO_GID = 2**32 - 1
 #: Priorities beyond this make no difference to people.
 PRIORITY_MAX = 1_000_000
 #: Leases on one page of status: about 150 KiB, under 2 ms; and characters of text,
@@ -34,6 +49,9 @@ Tell: TypeAlias = (
     do.TellGranted
     | do.TellWaiting
     | do.TellRefused
+    | do.TellReserved
+    | do.TellExtended
+    | do.TellReclaim
     | do.TellReleased
     | do.TellShrunk
     | do.TellEnded
@@ -41,13 +59,28 @@ Tell: TypeAlias = (
 )
 
 
-def asked(at: Moment, conn: int, who: Who, request: wire.Acquire) -> ev.Asked:
+def asked(
+    at: Moment,
+    conn: int,
+    who: Who,
+    request: wire.Acquire,
+    groups: frozenset[int] = ev.NO_GROUPS,
+) -> ev.Asked:
     """A request for a lease, as an event.
 
     Raises:
         Refusal: `bad-amount` or `bad-request`, when a number or text makes no sense.
     """
     problem = _problem(request)
+    if not problem and len(request.wishes) > wire.AMOUNTS_MAX:
+        problem = f"{len(request.wishes)} wishes; at most {wire.AMOUNTS_MAX} at once."
+    for wish in () if problem else request.wishes.values():
+        if wish not in wire.WISHES:
+            problem = (
+                f"there is no wish {wish[:40]!r}; there are {', '.join(wire.WISHES)}."
+            )
+    if not problem and len(request.command) > wire.COMMAND_MAX:
+        problem = _too_long("command", request.command, wire.COMMAND_MAX)
     if problem:
         raise Refusal(problem, "bad-request")
     ask = Ask(
@@ -63,11 +96,95 @@ def asked(at: Moment, conn: int, who: Who, request: wire.Acquire) -> ev.Asked:
         request.reason,
         request.command,
         request.wishes,
+        request.inside,
     )
-    return ev.Asked(at, ask)
+    return ev.Asked(at, ask, groups)
 
 
-def _problem(request: wire.Acquire) -> str:
+def reserve_asked(
+    at: Moment,
+    conn: int,
+    who: Who,
+    request: wire.Reserve,
+    groups: frozenset[int] = ev.NO_GROUPS,
+    groups_of: Callable[[int], frozenset[int]] = lambda uid: ev.NO_GROUPS,
+) -> ev.Asked | ev.BookAsked:
+    """A request for reservations, as an event.
+
+    Args:
+        at: now.
+        conn: the connection's number.
+        who: who asks, as the kernel says.
+        request: what he asks.
+        groups: those of who asks.
+        groups_of: finds those of another user.
+
+    Raises:
+        Refusal: `bad-request`, when a number or text makes no sense.
+    """
+    problem = _problem(request)
+    if not problem and not request.amounts:
+        problem = "reserve something: amounts is empty."
+    if not problem and request.length_s <= 0:
+        problem = f"a reservation of {request.length_s} s: longer than 0 s."
+    if not problem and len(request.starts) > wire.STARTS_MAX:
+        most = wire.STARTS_MAX
+        problem = f"{len(request.starts)} times; at most {most} in one request."
+    far_s = at.wall_s + DURATION_MAX_S
+    if not problem and not all(0 <= starts_s <= far_s for starts_s in request.starts):
+        problem = "a begin that is no time, or a hundred years ahead."
+    if not problem and not 0 <= (request.gid or 0) < 2**32:
+        problem = f"gid {request.gid} is no group."
+    if not problem and not 0 <= (request.uid or 0) < 2**32:
+        problem = f"uid {request.uid} is no user."
+    if problem:
+        raise Refusal(problem, "bad-request")
+    whose, by, his = who, None, groups
+    if request.uid is not None and request.uid != who.uid:
+        whose, by = Who(request.uid, NO_GID, 0), who
+        his = groups_of(request.uid)
+    ask = Ask(
+        conn,
+        request.id,
+        whose,
+        request.amounts,
+        request.priority,
+        request.length_s,
+        request.wait_s,
+        label=request.label,
+        reason=request.reason,
+        lasts_s=request.length_s,
+        gid=request.gid,
+        by_uid=None if by is None else by.uid,
+    )
+    by_groups = groups if by is not None else ev.NO_GROUPS
+    if request.starts:
+        starts = tuple(request.starts)
+        return ev.BookAsked(at, ask, starts, his, by, by_groups)
+    return ev.Asked(at, ask, his, by, by_groups)
+
+
+def extend_asked(
+    at: Moment,
+    conn: int,
+    who: Who,
+    request: wire.Extend,
+    groups: frozenset[int] = ev.NO_GROUPS,
+) -> ev.ExtendAsked:
+    """A request to extend a reservation, as an event.
+
+    Raises:
+        Refusal: `bad-request`, when the number makes no sense.
+    """
+    if not 0 < request.by_s <= DURATION_MAX_S:
+        raise Refusal(
+            f"by {request.by_s} s: more than 0 s, up to a hundred years.", "bad-request"
+        )
+    lease, by_s = request.lease, request.by_s
+    return ev.ExtendAsked(at, conn, request.id, who, lease, by_s, groups)
+
+
+def _problem(request: wire.Acquire | wire.Reserve) -> str:
     if not 0 < request.id < 2**63:
         return f"request id {request.id}: number requests 1, 2, 3, ..."
     if len(request.amounts) > wire.AMOUNTS_MAX:
@@ -82,15 +199,6 @@ def _problem(request: wire.Acquire) -> str:
         return _too_long("label", request.label, wire.TEXT_MAX)
     if len(request.reason) > wire.TEXT_MAX:
         return _too_long("reason", request.reason, wire.TEXT_MAX)
-    if len(request.wishes) > wire.AMOUNTS_MAX:
-        return f"{len(request.wishes)} wishes; at most {wire.AMOUNTS_MAX} at once."
-    for wish in request.wishes.values():
-        if wish not in wire.WISHES:
-            return (
-                f"there is no wish {wish[:40]!r}; there are {', '.join(wire.WISHES)}."
-            )
-    if len(request.command) > wire.COMMAND_MAX:
-        return _too_long("command", request.command, wire.COMMAND_MAX)
     return ""
 
 
@@ -125,7 +233,20 @@ def reply(effect: Tell) -> wire.Reply:
                 effect.expected_wall_s,
             )
         case do.TellRefused():
-            return wire.Refused(effect.number, effect.code, effect.message)
+            free_s = effect.free_wall_s
+            return wire.Refused(effect.number, effect.code, effect.message, free_s)
+        case do.TellReserved():
+            return wire.Reserved(
+                effect.number,
+                effect.leases,
+                effect.amounts,
+                effect.starts_wall_s,
+                effect.until_wall_s,
+            )
+        case do.TellExtended():
+            return wire.Extended(effect.number, effect.lease, effect.until_wall_s)
+        case do.TellReclaim():
+            return wire.Reclaim(effect.lease, effect.on)
         case do.TellEnded():
             return wire.Ended(effect.lease, effect.why)
         case do.TellDone():
@@ -167,7 +288,7 @@ def status(
             ask = lease.ask
             text += len(ask.command) + len(ask.label) + len(ask.reason)
     waiting = [lease.id for lease in page if lease.state == WAITING]
-    how = standings(books, at, waiting)
+    how = standings(books, at, waiting, pen.name_of)
     return wire.Status(
         request.id,
         around.version,
@@ -175,12 +296,13 @@ def status(
         around.socket,
         at.wall_s,
         {name: _books(ledger) for name, ledger in books.resources.items()},
-        [_info(pen, lease, how.get(lease.id), around) for lease in page],
+        [_info(pen, at, lease, how.get(lease.id), around) for lease in page],
         len(books.line),
         more,
         books.drain,
         around.foreign,
         around.troubles,
+        sorted(books.seated),
     )
 
 
@@ -196,8 +318,8 @@ def story(
         what = "was never given" if never else "ended too long ago to be remembered"
         return wire.Refused(request.id, "no-such-lease", f"lease {number} {what}.")
     waits = lease.state == WAITING
-    how = standings(books, at, [number]).get(number) if waits else None
-    return wire.Story(request.id, _info(pen, lease, how, around))
+    how = standings(books, at, [number], pen.name_of).get(number) if waits else None
+    return wire.Story(request.id, _info(pen, at, lease, how, around))
 
 
 def _books(ledger: Ledger) -> wire.Books:
@@ -216,12 +338,17 @@ def _books(ledger: Ledger) -> wire.Books:
 
 
 def _info(
-    pen: Pen, lease: Lease, how: Standing | None, around: Surroundings
+    pen: Pen, at: Moment, lease: Lease, how: Standing | None, around: Surroundings
 ) -> wire.LeaseInfo:
     ask = lease.ask
     sure = handover.assurance(lease, pen.rules.handover)
-    expires = None
-    if lease.granted is not None and ask.length_s is not None:
+    kept = _of_one(around.kept, lease.id)
+    if lease.reservation:
+        # what it holds is held for whoever draws on it, and nobody had it handed over
+        sure = handover.Assurance()
+        kept = _own(pen.books, lease)
+    expires = lease.until_wall_s
+    if not lease.reservation and lease.granted is not None and ask.length_s is not None:
         expires = lease.granted.wall_s + ask.length_s
     ram = around.used.get(lease.id)
     return wire.LeaseInfo(
@@ -251,9 +378,41 @@ def _info(
         bound=sure.bound,
         handover_why=sure.why,
         places=lease.places,
-        kept=_of_one(around.kept, lease.id),
+        kept=kept,
         stolen=_of_one(around.stolen, lease.id),
+        kind="reservation" if lease.reservation else "connection",
+        starts=_starts(lease),
+        inside=ask.inside,
+        gid=ask.gid,
+        made_by=ask.by_uid,
+        series=lease.series,
+        asked_back=lease.asked_back.wall_s if lease.asked_back else 0.0,
+        asked_back_for=lease.needed_by,
+        unyielding=pen.reclaiming.unyielding(lease, at),
+        idle_since=_idle_since(pen, at, lease),
     )
+
+
+def _own(books: Books, lease: Lease) -> dict[str, int]:
+    """What a reservation has of the ballast, for those who will draw on it."""
+    own = {}
+    for name in lease.amounts:
+        part = books.ledgers.get(allotment(name, lease.id))
+        if part is not None and part.held:
+            own[name] = part.held
+    return own
+
+
+def _starts(lease: Lease) -> float | None:
+    if not lease.reservation or lease.starts_wall_s is not None:
+        return lease.starts_wall_s
+    return lease.granted.wall_s if lease.granted else None
+
+
+def _idle_since(pen: Pen, at: Moment, lease: Lease) -> float:
+    if lease.unused is None or not pen.reserving.is_idle(lease, at):
+        return 0.0
+    return at.wall_s - (at.boot_s - lease.unused.boot_s)
 
 
 def _of_one(found: Mapping[str, Mapping[int, int]], lease: int) -> dict[str, int]:
@@ -275,6 +434,19 @@ def happened(what: Fact, at: Moment, books: Books) -> wire.Happened | None:
             return wire.Happened(what.at.wall_s, word, told, what.lease)
         case fact.Opened():
             return wire.Happened(at.wall_s, "opened", {"boot_id": what.boot_id})
+        case fact.Booked() | fact.Reserved() | fact.Extended() | fact.Due():
+            told = _of_lease(what, books)
+            word = type(what).__name__.lower()
+            return wire.Happened(what.at.wall_s, word, told, what.lease)
+        case fact.AskedBack():
+            told = _of_lease(what, books)
+            word = "askedback" if what.needed_by else "withdrawn"
+            if what.needed_by:
+                told["needed_by"] = what.needed_by
+            return wire.Happened(what.at.wall_s, word, told, what.lease)
+        case fact.Seated():
+            told = {"uid": what.uid, "on": what.on, "by_uid": what.by_uid}
+            return wire.Happened(at.wall_s, "seated", told)
         case fact.DrainSet():
             return wire.Happened(
                 at.wall_s, "drained", {"reason": what.reason, "by_uid": what.by_uid}
@@ -304,10 +476,7 @@ def happened(what: Fact, at: Moment, books: Books) -> wire.Happened | None:
             return None
 
 
-def _of_lease(
-    what: fact.Joined | fact.Promised | fact.Granted | fact.Shrunk | fact.Ended,
-    books: Books,
-) -> dict[str, object]:
+def _of_lease(what: OfLease, books: Books) -> dict[str, object]:
     lease = books.leases.get(what.lease) or books.ended.get(what.lease)
     if lease is None:
         return {}
@@ -315,9 +484,15 @@ def _of_lease(
     told: dict[str, object] = {"uid": ask.who.uid, "amounts": lease.amounts}
     if ask.label or ask.command:
         told["command"] = ask.label or ask.command
+    if isinstance(what, fact.Booked):
+        told["starts"] = what.starts_wall_s
+    if isinstance(what, fact.Booked | fact.Reserved | fact.Extended):
+        told["until"] = what.until_wall_s
+    if ask.inside:
+        told["inside"] = ask.inside
     if type(what) is fact.Shrunk:
         told["given"] = what.amounts
-    if type(what) is fact.Promised:
+    if isinstance(what, fact.Promised | fact.Reserved):
         told["drawn"] = what.drawn
     if type(what) is fact.Ended:
         told["why"] = what.why

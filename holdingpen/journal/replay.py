@@ -18,7 +18,8 @@ from typing import Final
 from holdingpen.core import facts as fact
 from holdingpen.core.books import Books
 from holdingpen.core.facts import Fact
-from holdingpen.core.leases import PROMISED, Lease
+from holdingpen.core.leases import BOOKED, ENDED, PROMISED, Lease, allotment
+from holdingpen.core.resources import Ledger
 
 #: Facts in one batch of a snapshot: about 100 KiB.
 BATCH: Final = 1000
@@ -51,6 +52,8 @@ def snapshot(books: Books) -> Iterator[list[Fact]]:
 
 
 def _facts(books: Books) -> Iterator[Fact]:
+    if books.ageing_s:
+        yield fact.AgeingSet(books.ageing_s)
     for ledger in books.resources.values():
         # Not yet measured: what the ended leases below gave back has its own fact.
         yield fact.ResourceSet(ledger.name, ledger.configured, ledger.hold, ledger.unit)
@@ -58,53 +61,101 @@ def _facts(books: Books) -> Iterator[Fact]:
             yield fact.CapacitySet(ledger.name, ledger.override, 0)
         if ledger.taking:
             yield fact.Taking(ledger.name, ledger.taking)
-        drawn = ledger.drawn + sum(
-            lease.drawn.get(ledger.name, 0) for lease in books.ended.values()
-        )
-        drawn -= sum(owed.get(ledger.name, 0) for owed in books.coming.values())
+        drawn = _drawn(books, ledger)
         if ledger.held or drawn or ledger.not_before_s:
             held = ledger.held + drawn
             yield fact.Taken(ledger.name, 0, held, ledger.not_before_s)
     entered = {**books.ended, **books.leases}
     for number in sorted(entered):
         yield from _lease(entered[number])
+        if entered[number].reservation:
+            yield from _allotments(books, entered[number])
     for lease in books.ended.values():
         assert lease.ended is not None
         yield fact.Ended(lease.id, lease.ended, lease.why, lease.by_uid)
         for resource in lease.how:
             yield fact.Recovered(lease.id, resource, 0)
+    for lease in entered.values():
+        # not all that drew on it are known any more
+        if lease.unused is not None:
+            yield fact.Unused(lease.id, lease.unused)
+    for until_s, number in books.deferred:
+        yield fact.Deferred(number, until_s)
     for number, owed in books.coming.items():
         for resource, amount in owed.items():
             yield fact.Owed(number, resource, amount)
-    for ledger in books.resources.values():
-        if ledger.measured:
+    for ledger in books.ledgers.values():
+        if ledger.measured or ledger.name not in books.resources:
             yield fact.ResourceSet(
-                ledger.name, ledger.configured, ledger.hold, ledger.unit, True
+                ledger.name,
+                ledger.configured,
+                ledger.hold,
+                ledger.unit,
+                ledger.measured,
             )
         if ledger.settling or ledger.foreign or ledger.settle_by_s:
             yield fact.Seen(
                 ledger.name, ledger.settling, ledger.foreign, ledger.settle_by_s
             )
-    for conn in {lease.ask.conn for lease in books.ended.values()}:
+    for conn in {lease.ask.conn for lease in entered.values()}:
         if conn not in books.connections:
             yield fact.Left(conn)
     for conn, heard in books.connections.items():
         yield fact.Heard(conn, heard.last)
     if books.drain is not None:
         yield fact.DrainSet(books.drain, 0)
+    for uid in sorted(books.seated):
+        yield fact.Seated(uid, True, 0)
     if books.boot_id:
         yield fact.Opened(fact.Moment(0.0, 0.0), books.boot_id)
     yield fact.Counted(books.last_lease, books.last_conn)
 
 
+def _drawn(books: Books, ledger: Ledger) -> int:
+    """Ballast that the leases in a snapshot draw, and what is owed of it has its fact.
+
+    What a reservation of these drew is its own, so it comes back when it ends: that is
+    seen to in `_allotments`.
+    """
+    name = ledger.resource
+    drawn = ledger.drawn
+    for lease in books.ended.values():
+        if lease.drawn and lease.key(name) == ledger.name:
+            drawn += lease.drawn.get(name, 0)
+    return drawn - sum(owed.get(ledger.name, 0) for owed in books.coming.values())
+
+
+def _allotments(books: Books, lease: Lease) -> Iterator[Fact]:
+    """What a reservation that is or was live has of its own now."""
+    if lease.granted is None:
+        return
+    for name in lease.needs:
+        key = allotment(name, lease.id)
+        there = books.ledgers.get(key) or Ledger(key, 0)
+        held = there.held + _drawn(books, there) - lease.drawn.get(name, 0)
+        if held or there.not_before_s:
+            yield fact.Taken(key, 0, held, there.not_before_s)
+        if there.taking:
+            yield fact.Taking(key, there.taking)
+
+
 def _lease(lease: Lease) -> Iterator[Fact]:
+    if lease.starts_wall_s is not None:
+        yield from _booked(lease)
+    else:
+        yield from _asked(lease)
+    if lease.asked_back is not None:
+        yield fact.AskedBack(lease.id, lease.asked_back, lease.needed_by)
+
+
+def _asked(lease: Lease) -> Iterator[Fact]:
     stood = lease.granted != lease.asked or lease.waited_for
-    if stood or lease.drawn:
+    if stood or (lease.drawn and not lease.reservation):
         ask = None
         yield fact.Joined(lease.id, lease.asked, lease.ask, lease.waited_for)
     else:
         ask = lease.ask
-    if lease.drawn:
+    if lease.drawn and not lease.reservation:
         yield fact.Promised(lease.id, lease.drawn, lease.asked, None, lease.how)
         ready = lease.places.keys() | lease.fallen.keys()
         if lease.state == PROMISED:
@@ -113,13 +164,33 @@ def _lease(lease: Lease) -> Iterator[Fact]:
             place, why = lease.places.get(resource, ""), lease.fallen.get(resource, "")
             how = lease.how[resource] if why else ""
             yield fact.Dropped(lease.id, resource, place, how, why)
-    if lease.granted is not None:
+    if lease.granted is not None and lease.reservation:
+        yield _reserved(lease, ask)
+    elif lease.granted is not None:
         yield fact.Granted(lease.id, lease.granted, ask)
-    if lease.amounts != lease.ask.amounts:
-        given = {
-            name: amount - lease.amounts[name]
-            for name, amount in lease.ask.amounts.items()
-            if amount != lease.amounts[name]
-        }
+    for given in lease.given:
         # `drawn` above is what it has to hand back now.
-        yield fact.Shrunk(lease.id, lease.asked, *lease.shrunk_by, given)
+        yield fact.Shrunk(lease.id, given.at, *lease.shrunk_by, given.amounts)
+
+
+def _booked(lease: Lease) -> Iterator[Fact]:
+    assert lease.starts_wall_s is not None
+    assert lease.until_wall_s is not None
+    yield fact.Booked(
+        lease.id,
+        lease.asked,
+        lease.ask,
+        lease.starts_wall_s,
+        lease.until_wall_s,
+        lease.series,
+    )
+    if lease.granted is not None or lease.state not in (BOOKED, ENDED):
+        yield fact.Due(lease.id, lease.asked)
+    if lease.granted is not None:
+        yield _reserved(lease, None)
+
+
+def _reserved(lease: Lease, ask: fact.Ask | None) -> Fact:
+    assert lease.granted is not None
+    assert lease.until_wall_s is not None
+    return fact.Reserved(lease.id, lease.granted, lease.until_wall_s, lease.drawn, ask)

@@ -20,6 +20,14 @@ sure that is.  With `descriptor` the held pages themselves come as open files:
     C: Acquire(id=1, amounts={"ram": 2**30}, wishes={"ram": "descriptor"})
     C: Fetch(id=2, lease=17, resource="ram")    D: Fetched(id=2, ...) and 16 files
 
+**A reservation is a lease without a connection**: it ends at a date, by Release, or
+when an operator says so.  Its owner's requests draw on it by themselves.
+
+    C: Reserve(id=1, amounts={"ram": 2**33}, length_s=7200)
+                                                D: Reserved(id=1, leases=[17], ...)
+    C: Acquire(id=2, amounts={"ram": 2**32}, inside=17)
+                                                D: Granted(id=2, lease=18, ...)
+
 Ids.  A client numbers its requests 1, 2, 3, ... on each connection.  A request
 sent again with the same id (after a pause the client took for a loss) is answered
 with its present state and never carried out twice.
@@ -48,6 +56,8 @@ TEXT_MAX = 256
 COMMAND_MAX = 4096
 #: Most resources in one request.
 AMOUNTS_MAX = 64
+#: Most times in one Reserve: a year of working days.
+STARTS_MAX = 500
 #: Most files in one answer: SCM_RIGHTS takes 253.
 FILES_MAX = 250
 
@@ -97,6 +107,44 @@ class Acquire(Message, frozen=True, gc=False, tag="acquire"):
     command: str = ""
     #: Resource to how it is to be handed over, one of WISHES; unnamed: `as-is`.
     wishes: dict[str, str] = {}
+    #: The reservation to draw on; 0: one of the user's own where it fits, else none;
+    #: -1: none.
+    inside: int = 0
+
+
+class Reserve(Message, frozen=True, gc=False, tag="reserve"):
+    """Ask for a reservation.  Answers: Reserved, Waiting (then Reserved), or Refused.
+
+    Without `starts` it begins as soon as it can, and until then it is a place in the
+    line, which ends with the connection.  With `starts` there is one reservation for
+    each; all are made or none, at once.
+    """
+
+    id: int
+    #: Resource to bytes or units, each > 0; `machine: 1` is the whole machine.
+    amounts: dict[str, int]
+    #: How long each is, in seconds.
+    length_s: float
+    #: When each begins, seconds since 1970, at most STARTS_MAX.
+    starts: list[float] = []
+    priority: int = 0
+    #: As in Acquire.
+    wait_s: float | None = None
+    label: str = ""
+    reason: str = ""
+    #: For this user; operators only.  None: for oneself.
+    uid: int | None = None
+    #: Members of this group may draw on it, too.
+    gid: int | None = None
+
+
+class Extend(Message, frozen=True, gc=False, tag="extend"):
+    """Have a reservation end later.  Answer: Extended or Refused."""
+
+    id: int
+    lease: int
+    #: By so many seconds, > 0.
+    by_s: float
 
 
 class Release(Message, frozen=True, gc=False, tag="release"):
@@ -175,6 +223,24 @@ class SetCapacity(Message, frozen=True, gc=False, tag="set"):
     capacity: int | None = None
 
 
+class Seat(Message, frozen=True, gc=False, tag="seat"):
+    """Say that a user sits at the machine (`on`) or does no more.  Done or Refused.
+
+    Operators only.  Who sits there may ask without any rule, and goes first.
+    """
+
+    id: int
+    uid: int
+    on: bool
+
+
+class GetReport(Message, frozen=True, gc=False, tag="report"):
+    """Ask what was used since `since`, seconds since 1970.  Answer: Report."""
+
+    id: int
+    since: float
+
+
 class Drain(Message, frozen=True, gc=False, tag="drain"):
     """Start nothing new (`on`), or do again.  Operators only.  Done or Refused."""
 
@@ -238,6 +304,27 @@ class Refused(Message, frozen=True, gc=False, tag="refused"):
     id: int
     code: str
     message: str
+    #: Seconds since 1970 when it would fit between what is reserved; None: unknown.
+    free_at: float | None = None
+
+
+class Reserved(Message, frozen=True, gc=False, tag="reserved"):
+    """It is yours, and is on the disk.  One lease for each time that was asked for."""
+
+    id: int
+    leases: list[int]
+    amounts: dict[str, int]
+    #: Seconds since 1970: the begin and the end of the first.
+    starts: float
+    expires: float
+
+
+class Extended(Message, frozen=True, gc=False, tag="extended"):
+    """Answer to Extend: the new end, seconds since 1970."""
+
+    id: int
+    lease: int
+    expires: float
 
 
 class Released(Message, frozen=True, gc=False, tag="released"):
@@ -362,6 +449,57 @@ class LeaseInfo(Struct, frozen=True, gc=False, omit_defaults=True):
     kept: dict[str, int] = {}
     #: Resource to bytes that were freed for it and that others took.
     stolen: dict[str, int] = {}
+    #: connection or reservation.
+    kind: str = "connection"
+    #: A reservation's begin, seconds since 1970; it may lie ahead.
+    starts: float | None = None
+    #: The reservation it draws on; 0: none.
+    inside: int = 0
+    #: The group that may draw on it, too.
+    gid: int | None = None
+    #: The operator who made it for its user.
+    made_by: int | None = None
+    #: Reservations that were made together have the id of their first.
+    series: int = 0
+    #: Since when it is asked back, seconds since 1970 (0: it is not), for whom, and
+    #: whether it had time enough to answer.
+    asked_back: float = 0.0
+    asked_back_for: int = 0
+    unyielding: bool = False
+    #: A reservation on which nothing has drawn since, seconds since 1970; 0: used,
+    #: or not so for long.
+    idle_since: float = 0.0
+
+
+class Usage(Struct, frozen=True, gc=False):
+    """What one user, or everybody, had in the time of a report."""
+
+    #: None: everybody.
+    uid: int | None
+    #: Resource to byte-seconds or unit-seconds.
+    used: dict[str, float] = {}
+    #: Resource to the part of what all used, 0 to 1.
+    share: dict[str, float] = {}
+    leases: int = 0
+    reservations: int = 0
+    #: Requests that left the line without a lease.
+    left: int = 0
+    #: Seconds in the line: of all that were granted, on average, and the longest.
+    waited_mean_s: float = 0.0
+    waited_max_s: float = 0.0
+    #: Requests that got what they asked for.
+    granted: int = 0
+
+
+class Report(Message, frozen=True, tag="usage"):
+    """Answer to GetReport: most used first."""
+
+    id: int
+    #: Seconds since 1970.
+    since: float
+    until: float
+    users: list[Usage]
+    all: Usage
 
 
 class ForeignUser(Struct, frozen=True, gc=False):
@@ -393,6 +531,8 @@ class Status(Message, frozen=True, tag="state"):
     foreign: list[ForeignUser] = []
     #: What an administrator should know: "the journal has no room: ...".
     troubles: list[str] = []
+    #: Users who sit at the machine.
+    seated: list[int] = []
 
 
 class Story(Message, frozen=True, tag="story"):
@@ -407,7 +547,8 @@ class Happened(Message, frozen=True, tag="happened"):
 
     #: Seconds since 1970.
     at: float
-    #: joined, promised, granted, shrunk, ended, taken, shed, set, drained, seen.
+    #: joined, promised, granted, shrunk, ended, taken, shed, set, drained, seen,
+    #: booked, due, reserved, extended, askedback, withdrawn, seated.
     what: str
     #: Resource, amounts and such, by name.
     facts: dict[str, object] = {}
@@ -417,13 +558,17 @@ class Happened(Message, frozen=True, tag="happened"):
 Request: TypeAlias = (
     Hello
     | Acquire
+    | Reserve
+    | Extend
     | Release
     | Shrink
     | Fetch
     | HandOver
     | GetStatus
     | GetStory
+    | GetReport
     | SetCapacity
+    | Seat
     | Drain
     | Watch
 )
@@ -432,6 +577,8 @@ Reply: TypeAlias = (
     | Granted
     | Waiting
     | Refused
+    | Reserved
+    | Extended
     | Released
     | Shrunk
     | Fetched
@@ -441,5 +588,6 @@ Reply: TypeAlias = (
     | Failed
     | Status
     | Story
+    | Report
     | Happened
 )

@@ -308,6 +308,7 @@ def test_acquire_asks_for_all_that_it_was_given(serve):
         "label": "whisper",
         "reason": "demo",
         "command": "python w.py",
+        "inside": 12,
     }
     with connect(daemon.path) as conn:
         conn.acquire({"ram": 1}, **wishes)
@@ -327,6 +328,74 @@ def test_closing_the_connection_is_what_gives_the_lease_back(serve):
         conn.acquire({"ram": 1})
         assert not daemon.left.is_set()
     assert daemon.left.wait(5)
+
+
+# Reservations.
+
+
+def test_reserve_waits_in_the_line_and_tells_of_it(serve):
+    made = wire.Reserved(1, [17], {"ram": GIB}, 100.0, 160.0)
+    daemon = serve(
+        when(
+            wire.Reserve,
+            lambda r: wire.Waiting(r.id, 17, 1, "waits for 3", [3]),
+            lambda r: made,
+        )
+    )
+    news = []
+    with connect(daemon.path) as conn:
+        assert conn.reserve({"ram": GIB}, 60.0, waiting=news.append) == made
+    assert [one.lease for one in news] == [17]
+    assert daemon.heard[1] == wire.Reserve(1, {"ram": GIB}, 60.0)
+
+
+def test_reserve_asks_for_all_that_it_was_given(serve):
+    daemon = serve(when(wire.Reserve, lambda r: wire.Reserved(r.id, [1], {}, 0, 1)))
+    wishes = {
+        "priority": 5,
+        "wait_s": 0.0,
+        "label": "exam",
+        "reason": "the final one",
+        "uid": 1001,
+        "gid": 100,
+    }
+    with connect(daemon.path) as conn:
+        conn.reserve({"machine": 1}, 60.0, starts=(5.0, 7.0), **wishes)
+    asked = wire.Reserve(1, {"machine": 1}, 60.0, [5.0, 7.0], **wishes)
+    assert daemon.heard[1] == asked
+
+
+@pytest.mark.parametrize("free_at", [None, 1000.0])
+def test_a_conflict_says_when_it_would_fit(serve, free_at):
+    answer = when(
+        wire.Reserve, lambda r: wire.Refused(r.id, "conflict", "taken.", free_at)
+    )
+    with connect(serve(answer).path) as conn, pytest.raises(Refusal) as caught:
+        conn.reserve({"ram": 1}, 60.0, starts=[5.0])
+    assert (caught.value.code, caught.value.free_at) == ("conflict", free_at)
+
+
+def test_extend_tells_the_new_end(serve):
+    daemon = serve(when(wire.Extend, lambda r: wire.Extended(r.id, r.lease, 9.0)))
+    with connect(daemon.path) as conn:
+        assert conn.extend(17, 60.0) == wire.Extended(1, 17, 9.0)
+    assert daemon.heard[1:] == [wire.Extend(1, 17, 60.0)]
+
+
+def test_a_seat_is_taken_and_left(serve):
+    daemon = serve(when(wire.Seat, lambda r: wire.Done(r.id)))
+    with connect(daemon.path) as conn:
+        conn.seat(1000, True)
+        conn.seat(1000, False)
+    assert daemon.heard[1:] == [wire.Seat(1, 1000, True), wire.Seat(2, 1000, False)]
+
+
+def test_a_report_is_what_was_used_since(serve):
+    report = wire.Report(1, 5.0, 9.0, [wire.Usage(1000)], wire.Usage(None))
+    daemon = serve(when(wire.GetReport, lambda r: report))
+    with connect(daemon.path) as conn:
+        assert conn.report(5.0) == report
+    assert daemon.heard[1:] == [wire.GetReport(1, 5.0)]
 
 
 # What nobody asked for.

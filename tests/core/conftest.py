@@ -39,6 +39,8 @@ class Player:
     def __init__(self, rules: Rules | None = None) -> None:
         self.pen = Pen(rules=rules)
         self.now_s = 100.0
+        #: Seconds since 1970 less seconds since boot.
+        self.wall_s = WALL
         self.resources: dict[str, ev.Resource] = {}
         #: All facts ever, and the effects of the last event and of all.
         self.log: list[Fact] = []
@@ -61,7 +63,7 @@ class Player:
 
     @property
     def at(self) -> Moment:
-        return Moment(self.now_s, self.now_s + WALL)
+        return Moment(self.now_s, self.now_s + self.wall_s)
 
     def play(self, event: ev.Event) -> list[do.Effect]:
         """Put an event before the pen; what it wants done."""
@@ -84,8 +86,8 @@ class Player:
             elif isinstance(effect, do.TakeBallast):
                 self.takes.append(effect)
         checks.check(self.books)
-        for name, ledger in self.books.resources.items():
-            assert ledger.held == self.occupied(name), "not what is really held"
+        for name in self.books.resources:
+            assert self.held(name) == self.occupied(name), "not what is really held"
         ready = list(self.books.line.ready)
         assert ready == [] or self.books.drain is not None, "could start, but waits"
         return self.effects
@@ -120,18 +122,38 @@ class Player:
 
     def ask(
         self, *, uid=1000, conn=None, number=1, length=None, wait=None, priority=0,
-        amounts=None, wishes=None, **resources,
+        amounts=None, wishes=None, inside=0, lasts=None, gid=None, groups=(),
+        by=None, reclaimable=False, **resources,
     ) -> Request:  # fmt: skip
         """Ask for a lease, on a connection of its own unless `conn` is given."""
         conn = self.connect() if conn is None else conn
         who = Who(uid, uid, 5000 + conn)
         amounts = resources if amounts is None else amounts
         ask = Ask(
-            conn, number, who, amounts, priority, length, wait, wishes=wishes or {}
-        )
-        self.play(ev.Asked(self.at, ask))
+            conn, number, who, amounts, priority, length if lasts is None else lasts,
+            wait, reclaimable, wishes=wishes or {}, inside=inside, lasts_s=lasts,
+            gid=gid, by_uid=by,
+        )  # fmt: skip
+        on_behalf = None if by is None else Who(by, by, 1)
+        self.play(ev.Asked(self.at, ask, frozenset(groups), on_behalf))
         known = self.books.connections.get(conn)
         return Request(conn, number, known.leases.get(number, 0) if known else 0)
+
+    def book(self, *starts, lasts=60.0, uid=1000, by=None, gid=None, **amounts):
+        """Reserve for dates, in seconds since 1970; the leases."""
+        conn = self.connect()
+        who = Who(uid, uid, 5000 + conn)
+        ask = Ask(
+            conn, 1, who, amounts, length_s=lasts, lasts_s=lasts, gid=gid, by_uid=by
+        )
+        on_behalf = None if by is None else Who(by, by, 1)
+        self.play(ev.BookAsked(self.at, ask, starts, by=on_behalf))
+        told = self.said(do.TellReserved)
+        return told[0].leases if told else []
+
+    def extend(self, lease, by_s, uid=1000):
+        who = Who(uid, uid, 1)
+        return self.play(ev.ExtendAsked(self.at, 98, 1, who, lease, by_s))
 
     def again(self, request: Request, **asked) -> list[do.Effect]:
         """Send a request once more."""
@@ -191,7 +213,9 @@ class Player:
         take = self.takes.pop(which)
         got = take.amount if amount is None else amount
         self._occupied[take.resource] = self.occupied(take.resource) + got
-        return self.play(ev.BallastTaken(self.at, take.resource, take.amount, got))
+        return self.play(
+            ev.BallastTaken(self.at, take.resource, take.amount, got, take.ledger)
+        )
 
     def fill(self) -> None:
         """Take all ballast that is wanted."""
@@ -200,14 +224,12 @@ class Player:
 
     def measured(self, outside=0, used=None, name="ram", fresh=True):
         """A measurement in which `outside` bytes are used by nobody we know."""
-        ledger = self.books.resources[name]
+        ledger, held = self.books.resources[name], self.held(name)
         used = used or {}
         kept = {lease: x for (what, lease), x in self.kept.items() if what == name}
-        occupied = ledger.held + sum(used.values()) + sum(kept.values())
+        occupied = held + sum(used.values()) + sum(kept.values())
         free = max(0, ledger.capacity - occupied - outside)
-        return self.play(
-            ev.Measured(self.at, name, free, ledger.held, used, fresh, kept)
-        )
+        return self.play(ev.Measured(self.at, name, free, held, used, fresh, kept))
 
     # Time.
 
@@ -237,7 +259,11 @@ class Player:
         return lease.state if lease else "refused"
 
     def ledger(self, name="ram"):
-        return self.books.resources[name]
+        return self.books.ledgers[name]
+
+    def held(self, name="ram") -> int:
+        """Ballast in all, of the machine and of reservations."""
+        return sum(x.held for x in self.books.ledgers.values() if x.resource == name)
 
     def said(self, kind, effects=None) -> list[do.Effect]:
         """Those of the last event's effects that are a `kind`."""
@@ -253,7 +279,8 @@ class Player:
         """Who waits, first first."""
         leases = self.books.leases.values()
         waiting = [x for x in leases if x.state == WAITING]
-        waiting.sort(key=lambda lease: (-lease.ask.priority, lease.id))
+        waiters = self.books.line.waiters
+        waiting.sort(key=lambda lease: waiters[lease.id].key)
         return [lease.id for lease in waiting]
 
     def occupied(self, name="ram") -> int:

@@ -161,9 +161,13 @@ def test_what_was_given_up_is_not_taken_again(unit, held, hold, leased, drawn):
 def measure(ledger, available, ballast=0, fresh=True, used=None, leases=None):
     used, leases = used or {}, leases or {}
     measured = Measured(NOW, "ram", available, ballast, used, fresh)
-    found = seen(ledger, measured, leases)
-    assert found.resource == "ram"
-    return found.settling, found.foreign
+    found = seen(ledger, [], measured, leases)
+    assert [one.resource for one in found] in ([], ["ram"])
+    return (
+        (found[0].settling, found[0].foreign)
+        if found
+        else (ledger.settling, ledger.foreign)
+    )
 
 
 @pytest.mark.parametrize(
@@ -331,7 +335,9 @@ def passes(resources, line, ends, length):
     """Whether the last in the line may pass."""
     *_, last = line
     last.ask = Ask(9, 1, Who(1, 1, 1), last.ask.amounts, length_s=length)
-    return may_pass(last, 100.0, stand(resources, *line), resources, ends)
+    return may_pass(
+        last, last.ask.length_s, 100.0, stand(resources, *line), resources, ends
+    )
 
 
 def test_who_does_not_say_how_long_may_not_pass():

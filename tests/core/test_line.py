@@ -51,13 +51,13 @@ class Walked(RuleBasedStateMachine):
     def add(self, priority, needs, timed):
         expected = self.would_start(priority, needs)
         number = next(self.numbers)
-        if self.line.lets_pass(priority, needs):
+        if self.line.lets_pass(-priority, needs):
             assert expected
         elif not self.line.order or -priority >= self.line.order[-1][0]:
             assert not expected
         for name in needs:
             self.check_ahead(name, priority)
-        self.line.add(number, priority, needs, timed)
+        self.line.add(number, -priority, needs, timed)
 
     def would_start(self, priority, needs):
         first = self.line.first(len(self.line))
@@ -71,7 +71,7 @@ class Walked(RuleBasedStateMachine):
     def check_ahead(self, name, priority):
         waiters = self.line.waiters.values()
         needs = [w.needs.get(name, 0) for w in waiters if w.key[0] <= -priority]
-        assert self.line.ahead(name, priority, 99) == sum(needs)
+        assert self.line.ahead(name, -priority, 99) == sum(needs)
 
     @precondition(lambda self: len(self.line))
     @rule(data=st.data())
@@ -133,7 +133,7 @@ def line():
     """10 of a, and three who want 6 of it, the last urgently."""
     line = Line({"a": 10, "b": 1}.__getitem__)
     for number, priority in ((1, 0), (2, 0), (3, 5)):
-        line.add(number, priority, {"a": 6}, timed=number == 2)
+        line.add(number, -priority, {"a": 6}, timed=number == 2)
     return line
 
 
@@ -151,12 +151,12 @@ def test_a_newcomer_may_start_where_nobody_waits(line):
 
 
 def test_a_newcomer_of_higher_priority_joins_to_see(line):
-    assert not line.lets_pass(9, {"a": 1})
+    assert not line.lets_pass(-9, {"a": 1})
 
 
 def test_who_would_look_too_far_ahead_is_told_nothing(line):
-    assert line.ahead("a", 3, steps_max=1) == 6
-    assert line.ahead("a", 3, steps_max=0) is None
+    assert line.ahead("a", -3, steps_max=1) == 6
+    assert line.ahead("a", -3, steps_max=0) is None
 
 
 def test_a_lane_nobody_waits_in_is_settled_in_silence(line):

@@ -395,7 +395,7 @@ def test_an_exclusive_lease_starts_when_it_is_alone(pen):
 def test_nobody_starts_beside_an_exclusive_lease(pen):
     alone = pen.ask(machine=1)
     one = pen.ask(ram=1)
-    reason = "waits for one who wants the whole machine"
+    reason = "waits for user 1000, who has the whole machine"
     assert pen.said(do.TellWaiting)[0].reason == reason
     pen.gone(alone)
     assert pen.state(one) == "live"

@@ -9,6 +9,7 @@ import pytest
 from holdingpen.core import events as ev
 from holdingpen.core.facts import Moment
 from holdingpen.core.handover import METHODS, Choice
+from holdingpen.core.rights import Allow, Rules
 from holdingpen.daemon.connections import Limits
 from holdingpen.daemon.lending import (
     configured,
@@ -17,7 +18,7 @@ from holdingpen.daemon.lending import (
     ram_wishes,
     rules,
 )
-from holdingpen.daemon.settings import Disk, Settings
+from holdingpen.daemon.settings import Disk, People, Settings
 from holdingpen.devices.scripted import ScriptedHost
 from holdingpen.errors import BadSettings
 
@@ -73,6 +74,36 @@ def test_connections_are_limited_in_all_and_for_each_user(settings, fit, most):
 
 def test_root_and_whoever_runs_it_are_its_operators():
     assert {0, os.geteuid()} == rules(Settings()).operators
+
+
+def test_the_configured_operators_are_added():
+    more = Settings(operators=People(frozenset({4242}), frozenset({50})))
+    assert {0, os.geteuid(), 4242} == rules(more).operators
+    assert {50} == rules(more).operator_groups
+
+
+def test_what_is_configured_of_the_line_and_of_rights_reaches_the_core():
+    """A key was read, documented, and did nothing."""
+    changed = {
+        "allow": (Allow("a rule", most={"ram": GIB}),),
+        "seat_priority": 7,
+        "share": {"ram": 5},
+        "leases_per_user_max": 3,
+        "waiting_per_user_max": 4,
+        "backfill": False,
+        "ageing_s": 11.0,
+        "reclaim_grace_s": 12.0,
+        "reclaim_ends": True,
+        "idle_after_s": 13.0,
+        "idle_ends": True,
+        "assume_s": 14.0,
+        "ready_before_s": 15.0,
+    }
+    same = {name: value for name, value in changed.items() if name != "share"}
+    found = rules(Settings(ram_share=5, **same))
+    assert changed == {name: getattr(found, name) for name in changed}
+    others = {"operators", "operator_groups", "handover", "yields"}
+    assert {*changed, *others} == set(Rules.__struct_fields__)
 
 
 @pytest.mark.parametrize(

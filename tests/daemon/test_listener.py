@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import grp
 import os
+import pwd
 import resource
 import socket
 import stat
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -14,10 +17,13 @@ import pytest
 
 from holdingpen.daemon import listener as listener_module
 from holdingpen.daemon.listener import (
+    GROUPS_FIRST,
     SPARE_DESCRIPTORS,
     Taken,
+    groups_of,
     open_listener,
     peer,
+    peer_groups,
     raise_descriptor_limit,
 )
 from holdingpen.errors import BadSettings, LocalMistake, Unavailable
@@ -151,6 +157,67 @@ def test_who_is_at_the_other_end_is_what_the_kernel_says():
     with one, other:
         who = peer(one)
     assert (os.geteuid(), os.getegid(), os.getpid()) == (who.uid, who.gid, who.pid)
+
+
+def test_the_groups_at_the_other_end_are_what_the_kernel_says():
+    one, other = socket.socketpair()
+    with one, other:
+        assert {os.getegid(), *os.getgroups()} == peer_groups(one)
+
+
+#: Connects, drops its groups, and stays until the other end is closed.
+CLIENT = """
+import os, socket, sys
+with socket.socket(socket.AF_UNIX) as client:
+    client.connect(sys.argv[1])
+    os.setgroups([])
+    os.setegid(0)
+    client.recv(1)
+"""
+
+
+@pytest.mark.real
+@pytest.mark.root
+@ROOT_ONLY
+@pytest.mark.parametrize(
+    "count", [0, 1, GROUPS_FIRST, GROUPS_FIRST + 1, 256, 257, 65_536]
+)
+def test_the_groups_are_those_the_client_had_when_it_connected(path, count):
+    groups = list(range(100_000, 100_000 + count))
+    words = [sys.executable, "-I", "-S", "-c", CLIENT, str(path)]
+    with closing(open_listener(path, 0o666, None)) as listener:
+        listener.settimeout(30)
+        with subprocess.Popen(words, group=4711, extra_groups=groups) as child:
+            with listener.accept()[0] as client:
+                found, who = peer_groups(client), peer(client)
+            assert child.wait() == 0
+    assert found == {4711, *groups}
+    assert (who.gid, who.pid) == (4711, child.pid)
+
+
+def test_where_the_kernel_knows_no_such_option_the_own_group_is_told(monkeypatch):
+    monkeypatch.setattr(listener_module, "SO_PEERGROUPS", 30_000)
+    one, other = socket.socketpair()
+    with one, other:
+        assert peer_groups(one) == {os.getegid()}
+
+
+def test_a_socket_without_another_end_tells_no_other_groups():
+    with socket.socket(socket.AF_UNIX) as unconnected:
+        assert peer_groups(unconnected) == {peer(unconnected).gid}
+
+
+@pytest.mark.parametrize("name", ["root", "daemon"])
+def test_the_groups_of_a_user_are_those_of_the_user_database(name):
+    user = pwd.getpwnam(name)
+    members = {x.gr_gid for x in grp.getgrall() if name in x.gr_mem}
+    assert groups_of(user.pw_uid) == {user.pw_gid, *members}
+
+
+def test_a_user_nobody_knows_has_no_groups():
+    known = {user.pw_uid for user in pwd.getpwall()}
+    unknown = next(uid for uid in range(3_000_000, 4_000_000) if uid not in known)
+    assert groups_of(unknown) == frozenset()
 
 
 def test_the_limit_on_descriptors_is_raised_as_far_as_allowed():

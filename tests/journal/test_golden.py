@@ -32,6 +32,10 @@ ASK = Ask(
     reason="naïve",
     command="matlab -nodesktop",
     wishes={"ram": "descriptor"},
+    inside=9,
+    lasts_s=3600.0,
+    gid=50,
+    by_uid=0,
 )
 #: One of each, no field left at its default.
 SAMPLES: list[Fact] = [
@@ -54,6 +58,15 @@ SAMPLES: list[Fact] = [
     facts.Shrunk(17, AT, 5, 3, {"ram": 2**31}, {"ram": 2**30}),
     facts.Recovered(17, "ram", 2**30, True),
     facts.Owed(17, "ram", 2**30),
+    facts.Booked(17, AT, ASK, 1763635330.5, 1763638930.5, 16),
+    facts.Due(17, AT),
+    facts.Reserved(17, AT, 1763638930.5, {"ram": 2**31}, ASK),
+    facts.Extended(17, AT, 1763638930.5, 1000),
+    facts.Deferred(17, 15.5),
+    facts.AskedBack(17, AT, 18),
+    facts.AgeingSet(3600.0),
+    facts.Seated(1000, True, 0),
+    facts.Unused(17, AT),
 ]
 
 

@@ -26,6 +26,10 @@ LEASE = wire.LeaseInfo(
     "best-effort", {"ram": 8 * GIB}, {"ram": 7 * GIB}, 2, [16], 1763635999.0,
     "waits for 8.0 GiB ram", "ordered", 0, 8 * 2**20, "no control groups",
     {"disk.scratch": "/run/holdingpen/scratch/17"}, {"ram": GIB}, {"ram": 2**20},
+    "reservation", 1763635330.5, 9, 50, 0, 16, 1763635340.5, 18, True, 1763635350.5,
+)  # fmt: skip
+USAGE = wire.Usage(
+    1000, {"ram": 8.5 * GIB}, {"ram": 0.25}, 3, 2, 1, 1.5, 2.5, 4
 )  # fmt: skip
 SHORT_LEASE = wire.LeaseInfo(17, "live", 1000, 0, {}, 1763635330.25)
 
@@ -35,17 +39,27 @@ SAMPLES = [
     (
         wire.Acquire(
             1, {"ram": 8 * GIB, "cpu": 2}, -3, 3600.0, 0.5, True, "whisper", "naïve",
-            "matlab -nodesktop", {"ram": "program"},
+            "matlab -nodesktop", {"ram": "program"}, 9,
         ),
         wire.Acquire(1),
     ),
+    (
+        wire.Reserve(
+            1, {"ram": 8 * GIB}, 3600.0, [1763635330.25, 1763721730.25], -3, 0.5,
+            "whisper", "naïve", 1000, 50,
+        ),
+        wire.Reserve(1, {"ram": GIB}, 60.0),
+    ),
+    (wire.Extend(2, 17, 1800.5), wire.Extend(2, 17, 60.0)),
     (wire.Release(2, 17), wire.Release(2, 17)),
     (wire.Shrink(3, 17, {"ram": 2 * GIB}), wire.Shrink(3, 17, {})),
     (wire.Fetch(4, 17, "ram", 250), wire.Fetch(4, 17, "ram")),
     (wire.HandOver(5, 17, "ram", 2**22), wire.HandOver(5, 17, "ram", 2**22)),
     (wire.GetStatus(3, 500), wire.GetStatus(3)),
     (wire.GetStory(4, 17), wire.GetStory(4, 17)),
+    (wire.GetReport(4, 1763635330.25), wire.GetReport(4, 0.0)),
     (wire.SetCapacity(5, "ram", 60 * GIB), wire.SetCapacity(5, "ram")),
+    (wire.Seat(5, 1000, True), wire.Seat(5, 1000, False)),
     (wire.Drain(6, True, "new disks"), wire.Drain(6, False)),
     (wire.Watch(7), wire.Watch(7)),
     (wire.Welcome(1, "0.1.0"), wire.Welcome(1, "0.1.0")),
@@ -60,7 +74,18 @@ SAMPLES = [
         wire.Waiting(1, 17, 2, "waits for 8.0 GiB ram", [16], 1763635999.0),
         wire.Waiting(1, 17, 2, "waits for the others"),
     ),
-    (wire.Refused(1, "not-now", "no."), wire.Refused(1, "not-now", "no.")),
+    (
+        wire.Refused(1, "conflict", "no.", 1763635330.25),
+        wire.Refused(1, "not-now", "no."),
+    ),
+    (
+        wire.Reserved(1, [17, 18], {"ram": GIB}, 1763635330.25, 1763638930.25),
+        wire.Reserved(1, [17], {}, 1763635330.25, 1763638930.25),
+    ),
+    (
+        wire.Extended(2, 17, 1763638930.25),
+        wire.Extended(2, 17, 1763638930.25),
+    ),
     (wire.Released(2, 17), wire.Released(2, 17)),
     (wire.Shrunk(3, 17, {"ram": 6 * GIB}), wire.Shrunk(0, 17, {})),
     (
@@ -75,11 +100,15 @@ SAMPLES = [
         wire.Status(
             3, "0.1.0", 1763635000.0, "/run/holdingpen.socket", 1763635330.25,
             {"ram": BOOKS}, [LEASE], 1, True, "new disks",
-            [wire.ForeignUser("ram", 4243, 1001, "firefox", GIB)], ["no room"],
+            [wire.ForeignUser("ram", 4243, 1001, "firefox", GIB)], ["no room"], [1000],
         ),
         wire.Status(3, "0.1.0", 1763635000.0, "", 1763635330.25, {}),
     ),
     (wire.Story(4, LEASE), wire.Story(4, SHORT_LEASE)),
+    (
+        wire.Report(4, 1763635330.25, 1763638930.25, [USAGE], USAGE),
+        wire.Report(4, 1763635330.25, 1763638930.25, [], wire.Usage(None)),
+    ),
     (
         wire.Happened(1763635330.25, "granted", {"amounts": {"ram": GIB}}, 17),
         wire.Happened(1763635330.25, "opened"),

@@ -1,0 +1,237 @@
+"""The calendar: what is reserved for dates, and when something fits between that.
+
+Nobody may start who would still hold, when a reservation begins, what that needs
+(model.md 8).  A request that said its length is taken at its word; one that did not is
+taken to last `Rules.assume_s`; one that gives back when asked is not looked at, and
+those who hold without an end are asked back when the time comes.
+
+All times are seconds since 1970, because a reservation's are dates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
+
+from msgspec import Struct
+
+from holdingpen.core.books import Books
+from holdingpen.core.decisions import ENDS_MAX
+from holdingpen.core.facts import Ask, Moment
+from holdingpen.core.leases import Lease
+from holdingpen.core.rights import Rules
+
+#: Blockers named in a refusal.
+BLOCKERS_MAX = 3
+
+
+class Span(Struct, frozen=True, gc=False):
+    """What is needed from one time to another."""
+
+    start_s: float
+    end_s: float
+    #: Resource to bytes or units.
+    needs: Mapping[str, int]
+    #: The reservation; 0: leases, which cannot be the reason why something waits.
+    lease: int = 0
+
+
+class Fit(Struct, frozen=True, gc=False):
+    """Where something fits."""
+
+    start_s: float
+    #: The first reservations that are in its way before that.
+    blockers: list[int] = []
+
+
+def first_fit(
+    needs: Mapping[str, int],
+    from_s: float,
+    length_s: float,
+    spans: Sequence[Span],
+    capacity: Mapping[str, int],
+) -> Fit:
+    """The first time from `from_s` on when `needs` fit for `length_s`.
+
+    Only where a reservation is in the way something does not fit: what leases hold
+    without one is the line's business.
+
+    Args:
+        needs: resource to bytes or units.
+        from_s: when it is wanted.
+        length_s: how long, > 0.
+        spans: what is needed by others.
+        capacity: resource to what there is.
+    """
+    start_s = from_s
+    blockers: list[int] = []
+    mine = [span for span in spans if span.end_s > from_s and span.start_s < span.end_s]
+    mine = [span for span in mine if not needs.keys().isdisjoint(span.needs)]
+    times = {time_s for span in mine for time_s in (span.start_s, span.end_s)}
+    steps = sorted(time_s for time_s in times if time_s > from_s)
+    begins = sorted(mine, key=lambda span: span.start_s)
+    ends = sorted(mine, key=lambda span: span.end_s)
+    used = dict.fromkeys(needs, 0)
+    reserved = dict.fromkeys(needs, 0)
+    began = ended = 0
+    now_s = from_s
+    for next_s in [*steps, inf]:
+        while began < len(begins) and begins[began].start_s <= now_s:
+            _count(begins[began], used, reserved, 1)
+            began += 1
+        while ended < len(ends) and ends[ended].end_s <= now_s:
+            _count(ends[ended], used, reserved, -1)
+            ended += 1
+        short = [
+            name
+            for name, need in needs.items()
+            if reserved[name] and used[name] + need > capacity.get(name, 0)
+        ]
+        if short and now_s < start_s + length_s:
+            if not blockers:
+                blockers = _between(mine, now_s, next_s, short)
+            start_s = next_s
+        if next_s >= start_s + length_s:
+            break
+        now_s = next_s
+    return Fit(start_s, blockers)
+
+
+def _count(
+    span: Span, used: dict[str, int], reserved: dict[str, int], sign: int
+) -> None:
+    for name in used:
+        amount = sign * span.needs.get(name, 0)
+        used[name] += amount
+        if span.lease:
+            reserved[name] += amount
+
+
+def _between(
+    spans: Iterable[Span], start_s: float, end_s: float, names: list[str]
+) -> list[int]:
+    found = [
+        span.lease
+        for span in spans
+        if span.lease
+        and span.start_s < end_s
+        and span.end_s > start_s
+        and not span.needs.keys().isdisjoint(names)
+    ]
+    return found[:BLOCKERS_MAX]
+
+
+def capacities(books: Books) -> dict[str, int]:
+    """Resource to what can be lent of it in all."""
+    return {name: ledger.capacity for name, ledger in books.resources.items()}
+
+
+def reservations(
+    books: Books, from_s: float, until_s: float, early_s: float = 0.0, but: int = 0
+) -> list[Span]:
+    """What is reserved between two times, by others than the reservation `but`.
+
+    Args:
+        books: the books.
+        from_s: only what ends later.
+        until_s: only what begins before.
+        early_s: what is still to begin is taken to begin so much sooner.
+        but: a reservation to be left out.
+    """
+    spans = []
+    for _, lease in books.calendar.irange(None, (until_s + early_s, 0)):
+        ahead = books.leases[lease]
+        starts_s, ends_s = ahead.starts_wall_s, ahead.until_wall_s
+        assert starts_s is not None
+        assert ends_s is not None
+        if ends_s > from_s and lease != but:
+            spans.append(Span(starts_s - early_s, ends_s, ahead.needs, lease))
+    for held in books.reservations.values():
+        assert held.until_wall_s is not None
+        if held.until_wall_s > from_s and held.id != but:
+            spans.append(Span(-inf, held.until_wall_s, held.needs, held.id))
+    return spans
+
+
+def _leases(books: Books, at: Moment, assume_s: float) -> list[Span]:
+    """What connections hold, until the ends that are known or assumed."""
+    soon_s = at.wall_s + assume_s
+    spans = []
+    for end_s, number in books.known_ends.islice(0, ENDS_MAX):
+        until_s = at.wall_s + end_s - at.boot_s
+        # who is over his time may stay as long as one who gave none
+        until_s = until_s if until_s > at.wall_s else soon_s
+        spans.append(Span(-inf, until_s, books.leases[number].needs))
+    unknown = {name: ledger.leased for name, ledger in books.resources.items()}
+    spans_too = [*spans, *(Span(0, 0, x.needs) for x in books.reservations.values())]
+    for span in spans_too:
+        for name, need in span.needs.items():
+            if name in unknown:
+                unknown[name] -= need
+    spans.append(Span(-inf, soon_s, unknown))
+    return spans
+
+
+def may_start(
+    books: Books, at: Moment, ask: Ask, needs: Mapping[str, int], rules: Rules
+) -> Fit:
+    """When a request may start at the soonest, as far as reservations go.
+
+    Returns:
+        `at.wall_s` when nothing is in the way.
+    """
+    now_s = at.wall_s
+    if ask.reclaimable or not books.calendar:
+        return Fit(now_s)
+    length_s = rules.assume_s if ask.length_s is None else ask.length_s
+    if ask.inside:
+        # the allotment is there; what else it takes is the machine's
+        needs = {key: need for key, need in needs.items() if key in books.resources}
+        until_s = books.reservations[ask.inside].until_wall_s
+        assert until_s is not None
+        length_s = min(length_s, until_s - now_s)
+    length_s = max(length_s, 1.0)
+    soonest_s = books.calendar[0][0] - rules.ready_before_s
+    if soonest_s >= now_s + length_s:
+        return Fit(now_s)
+    spans = reservations(books, now_s, inf, rules.ready_before_s)
+    spans += _leases(books, at, rules.assume_s)
+    return first_fit(needs, now_s, length_s, spans, capacities(books))
+
+
+def clash(
+    books: Books, lease: Lease, from_s: float, until_s: float
+) -> list[int] | None:
+    """Whose reservations leave no room for one from `from_s` until `until_s`.
+
+    Args:
+        books: the books.
+        lease: the reservation itself, which is not in its own way.
+        from_s: the begin of what is looked at.
+        until_s: its end.
+
+    Returns:
+        The first that are in its way; None: there is room.
+    """
+    spans = reservations(books, from_s, until_s, but=lease.id)
+    fit = first_fit(lease.needs, from_s, until_s - from_s, spans, capacities(books))
+    return None if fit.start_s == from_s else fit.blockers
+
+
+def in_the_way(
+    books: Books, blockers: Iterable[int], name_of: Callable[[int], str]
+) -> str:
+    """One sentence for people: whose reservations leave no room.
+
+    Args:
+        books: the books.
+        blockers: reservations.
+        name_of: what people call a user.
+    """
+    words = []
+    for number in blockers:
+        ask = books.leases[number].ask
+        reason = f", {ask.reason}" if ask.reason else ""
+        words.append(f"{number} ({name_of(ask.who.uid)}{reason})")
+    one = "reservation {} leaves" if len(words) == 1 else "reservations {} leave"
+    return f"{one.format(', '.join(words))} no room for it then."

@@ -1,0 +1,80 @@
+"""Ending: one lease is over, and with a reservation all that was drawn on it."""
+
+from __future__ import annotations
+
+from holdingpen.core import effects as do
+from holdingpen.core import facts as fact
+from holdingpen.core.desk import Desk
+from holdingpen.core.facts import Moment
+from holdingpen.core.leases import BOOKED, LIVE, WAITING, Lease, Why
+
+
+class Ending:
+    """Ends leases."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def end(
+        self, at: Moment, lease: Lease, why: str, by_uid: int | None = None
+    ) -> None:
+        """End a lease, a promise, a booking or a place in the line."""
+        desk = self._desk
+        was = lease.state
+        if was == LIVE and lease.reservation:
+            self._end_inside(at, lease)
+        desk.record(fact.Ended(lease.id, at, why, by_uid))
+        desk.ended.append(lease)
+        desk.teller.forget(lease.id)
+        if was in (WAITING, BOOKED):
+            return
+        for name in lease.how:
+            desk.effects.append(do.TakeBack(name, lease.id))
+        ledgers = desk.books.ledgers
+        for key in lease.needs:
+            # an allotment's ledger goes with its reservation
+            if key in ledgers and ledgers[key].measured:
+                self.measure_soon(key, at)
+
+    def end_and_tell(
+        self, at: Moment, lease: Lease, why: str, by_uid: int | None = None
+    ) -> None:
+        """End it, and tell the one who has it, if he is there."""
+        self.end(at, lease, why, by_uid)
+        self._desk.effects.append(do.TellEnded(lease.ask.conn, lease.id, why))
+
+    def _end_inside(self, at: Moment, reservation: Lease) -> None:
+        """Its allotments vanish, so nobody may hold or want anything of them."""
+        inside = [
+            lease
+            for lease in self._desk.books.leases.values()
+            if lease.ask.inside == reservation.id
+        ]
+        for lease in inside:
+            if lease.state == WAITING:
+                self.end(at, lease, Why.OUTLIVED)
+                message = (
+                    f"reservation {reservation.id}, on which it was to draw, is over. "
+                    "Ask again."
+                )
+                ask = lease.ask
+                self._desk.refuse(ask.conn, ask.number, ("not-now", message))
+            else:
+                self.end_and_tell(at, lease, Why.OUTLIVED)
+
+    def measure(self, name: str, at: Moment, fresh: bool = True) -> None:
+        """Have a resource measured now."""
+        desk = self._desk
+        desk.effects.append(desk.measuring.now(name, at.boot_s, fresh))
+
+    def measure_soon(self, key: str, at: Moment) -> None:
+        """Something of it was given back."""
+        desk = self._desk
+        books = desk.books
+        ledger = books.ledgers[key]
+        if ledger.measured:
+            name = ledger.resource
+            desk.measuring.soon(name, at.boot_s)
+            if key in books.line.lanes:
+                # Mostly it is back before its connection was seen to close.
+                self.measure(name, at, fresh=False)
