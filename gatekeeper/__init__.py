@@ -12,7 +12,8 @@
     waiting.py       the live line on a terminal
     handover.py      how sure what was granted is, and where it lies
     prefault/        --prefault: what runs inside CMD, if that is a Python program
-    parent.py        --timeout, --reclaimable, --stay: stay as CMD's parent
+    parent.py        --timeout, --reclaim-signal, --stay: stay as CMD's parent
+    watch.py         what the daemon says meanwhile
     private.py       --start: a daemon of one's own
     helptext.py      --help
 

@@ -196,6 +196,8 @@ def request(options: "Options") -> bytes:
         acquire["command"] = command_line(options.command, COMMAND_MAX)
     if wishes := options.wishes:
         acquire["wishes"] = wishes
+    if options.inside:
+        acquire["inside"] = options.inside
     return _frame(acquire)
 
 

@@ -6,9 +6,10 @@ Imported when something has failed.
 from __future__ import annotations
 
 import sys
+from time import time
 
 from gatekeeper import conversation
-from gatekeeper.words import say
+from gatekeeper.words import date, moment, say, why_ended
 from holdingpen.errors import (
     EXIT_GATEKEEPER,
     EXIT_NO_DAEMON,
@@ -103,14 +104,22 @@ def verdict(message: dict[object, object]) -> HoldingPenError:
     """
     kind = message.get("t")
     if kind == "ended":
-        why = conversation.text(message, "why")
-        taken = f"the place in the line was taken away ({why}); nothing was started."
+        why = why_ended(conversation.text(message, "why"))
+        taken = f"the place in the line was taken away: {why}; nothing was started."
         return Refusal(taken, "ended")
     said = conversation.text(message, "message")
     code = conversation.text(message, "code")
     if kind == "refused":
-        return Refusal(said, code)
+        return Refusal(_with_time(said, message), code)
     return RemoteMistake(f"the daemon hung up: {said}", code)
+
+
+def _with_time(said: str, refused: dict[object, object]) -> str:
+    """What was said, and when it would fit if that is known and still to come."""
+    free_at = date(refused.get("free_at"))
+    if free_at is None or free_at < time():
+        return said
+    return f"{said.rstrip('. ')}. It would fit from {moment(free_at)}."
 
 
 def _ending(error: Unavailable, status: int) -> Unavailable:

@@ -63,7 +63,8 @@ def sentence(granted: dict[object, object]) -> str:
     parts = []
     for name, amount in _mapping(granted, "amounts", int).items():
         where = f" in {directories[name]}" if name in directories else ""
-        parts.append(f"{format_amount(name, amount)} {name}{where}")
+        counted = "the whole" if name == "machine" else format_amount(name, amount)
+        parts.append(f"{counted} {name}{where}")
     parts.append(sureness(granted))
     return f"lease {number(granted, 'lease')}: {', '.join(filter(None, parts))}"
 

@@ -10,7 +10,8 @@ What CMD needs:
   --cpu N            processors
   --disk SIZE[:NAME] room on a disk, as $HOLDINGPEN_SCRATCH; may be repeated
   --res NAME=AMOUNT  any other resource of this machine; may be repeated
-  --exclusive        the whole machine
+  --exclusive        the whole machine until CMD ends; the others see --reason
+  --in ID            draw on your reservation ID, or none (default: what fits)
 
 How it waits:
   --nonblock         do not wait: exit 75 when it cannot start at once
@@ -30,6 +31,8 @@ How CMD gets what was held back for it:
 How it runs:
   --timeout DURATION end CMD after so long: SIGINT, 30 s later SIGKILL; exit 124
   --reclaimable      CMD may be asked to give it back to one of higher priority
+  --reclaim-signal SIG
+                     send CMD this (TERM) when it is asked back
   --stay             stay as the parent of CMD instead of becoming CMD
 
 Where the daemon is:

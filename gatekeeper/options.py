@@ -15,6 +15,11 @@ TEXT_MAX = 256
 AMOUNTS_MAX = 64
 #: Priorities travel as 64-bit integers; nobody needs more digits than these.
 PRIORITY_MAX = 1_000_000_000
+#: Ids travel as 64-bit integers; so many digits fit in any case.
+ID_DIGITS_MAX = 18
+
+#: `--in none`: the protocol's word for no reservation at all.
+OUTSIDE = -1
 
 #: Options without a value, and the attribute each sets.
 FLAGS = {
@@ -45,6 +50,8 @@ VALUES = {
     "--priority": "a whole number, higher goes first",
     "--label": f"a text of at most {TEXT_MAX} characters",
     "--reason": f"a text of at most {TEXT_MAX} characters",
+    "--in": "the number of a reservation, such as 17, or none",
+    "--reclaim-signal": "a signal such as TERM, SIGUSR1 or 10",
     "--wait": "a duration such as 30m",
     "--time": "a duration such as 1h30m",
     "--timeout": "a duration such as 1h30m",
@@ -73,6 +80,10 @@ class Options:
     priority = 0
     label = ""
     reason = ""
+    #: The reservation to draw on; 0: the daemon chooses; OUTSIDE: none.
+    inside = 0
+    #: What CMD is sent when the lease is asked back; 0: nothing.
+    reclaim_signal = 0
     #: Longest stay in the line, seconds.
     wait_s: float | None = None
     #: Expected length, seconds.
@@ -158,6 +169,10 @@ def _take(options: Options, name: str, value: str) -> None:
             options.reason = _text(name, value)
         elif name == "--socket":
             options.socket = _path(value)
+        elif name == "--in":
+            options.inside = _reservation(value)
+        elif name == "--reclaim-signal":
+            options.reclaim_signal = _signal_number(value)
         else:
             _set_duration(options, name, value)
     except ValueError as why:
@@ -230,6 +245,37 @@ def _path(value: str) -> str:
     return value
 
 
+def _reservation(value: str) -> int:
+    if value == "none":
+        return OUTSIDE
+    number = _whole(value)
+    if number == 0:
+        raise _mistake(f"--in {value!r} is not understood: {VALUES['--in']}.")
+    return number
+
+
+def _signal_number(value: str) -> int:
+    # it costs 5 ms, which gatekeeper as a parent spends anyway
+    from signal import Signals, valid_signals
+
+    name = value.upper()
+    name = name if name.startswith("SIG") else f"SIG{name}"
+    number = int(Signals.__members__.get(name, _whole(value)))
+    if number not in valid_signals():
+        raise _mistake(
+            f"--reclaim-signal {value!r} is not understood: "
+            f"{VALUES['--reclaim-signal']}."
+        )
+    return number
+
+
+def _whole(value: str) -> int:
+    """A whole number > 0; 0 when it is none."""
+    # isdigit alone would let in other scripts' digits
+    plain = value.isascii() and value.isdigit() and len(value) <= ID_DIGITS_MAX
+    return int(value) if plain else 0
+
+
 def _set_duration(options: Options, name: str, value: str) -> None:
     from holdingpen.durations import parse_duration
 
@@ -254,6 +300,8 @@ def _check(options: Options) -> None:
         raise _mistake("--quiet and --verbose contradict each other: give one.")
     if options.exclusive:
         options.amounts["machine"] = 1
+    if options.reclaim_signal:
+        options.reclaimable = True
     _check_handover(options)
     if not options.command:
         raise _mistake("there is no CMD to run: gatekeeper [OPTIONS] [--] CMD.")
@@ -277,6 +325,11 @@ def _check_handover(options: Options) -> None:
             "hugepages" if name == "ram" else name: amount
             for name, amount in options.amounts.items()
         }
+    if options.prefault and options.reclaim_signal:
+        raise _mistake(
+            "--prefault has CMD read from the daemon, and --reclaim-signal gatekeeper: "
+            "give one."
+        )
     if options.prefault and options.amounts and "ram" not in options.amounts:
         raise _mistake("--prefault needs to know how much: give --ram SIZE, too.")
 

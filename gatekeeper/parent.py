@@ -1,4 +1,4 @@
-"""gatekeeper as CMD's parent: for --timeout, --reclaimable and --stay.
+"""gatekeeper as CMD's parent: for --timeout, --reclaimable, --reclaim-signal, --stay.
 
 It must feel as if CMD ran bare, so CMD stays in our process group, where the
 terminal's signals reach it directly, and we do four things:
@@ -15,7 +15,9 @@ have been meant for us alone.  Kill(2) to the whole group cannot be told from ki
 to us, so CMD gets such a signal twice; most often the kernel makes one of the two.
 CMD is started with the mask and the dispositions that we were started with.
 
-The connection is watched by a thread, which does nothing but print one line.
+The connection is watched by a thread (watch.py), which prints lines and wakes us when
+the lease is asked back.  The signal for CMD is sent from here: only who reaps CMD
+knows that its pid is not somebody else's by now.
 """
 
 from __future__ import annotations
@@ -24,15 +26,15 @@ import _thread
 import os
 import resource
 import signal
+from functools import partial
 from time import monotonic
 
 from gatekeeper import command
-from gatekeeper.conversation import command_line
+from gatekeeper.watch import watch
 from gatekeeper.words import say
 from holdingpen.errors import (
     EXIT_GATEKEEPER,
     EXIT_TIMED_OUT,
-    HoldingPenError,
     LocalMistake,
     Unavailable,
 )
@@ -46,6 +48,10 @@ if TYPE_CHECKING:
 
 #: Between SIGINT and SIGKILL when `--timeout` is reached: the promise of the manual.
 GRACE_S = 30.0
+
+#: By this the watching thread says to us that the lease is asked back.  It is sent to
+#: the thread and not to the process, so it does not merge with one from outside.
+_ASKED_BACK = signal.SIGURG
 
 #: si_code of what the kernel itself sends (asm-generic/siginfo.h).
 _SI_KERNEL = 0x80
@@ -74,7 +80,8 @@ def stay(
     """Run CMD as a child and wait for its end.
 
     Args:
-        options: the command, `timeout_s`, `quiet` and `prefault` count here.
+        options: the command, `timeout_s`, `reclaim_signal`, `quiet` and `prefault`
+            count here.
         found: the file to execute, as `command.find` says.
         talk: the connection; CMD inherits it.  None: there is no daemon.
         variables: what CMD finds because of its lease; empty without one.
@@ -103,11 +110,12 @@ def stay(
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         _become(options.command, found)
     # with --prefault CMD itself reads the answers: we would take them from it
-    if talk is not None and not (options.quiet or options.prefault):
-        name = command_line(options.command[:1], 60)
+    if talk is not None and not options.prefault:
         lease = variables[b"HOLDINGPEN_LEASE"].decode()
-        _thread.start_new_thread(_watch, (talk, lease, name))
-    return _Vigil(child, options.timeout_s, grace_s).until_the_end()
+        wake = partial(signal.pthread_kill, _thread.get_ident(), _ASKED_BACK)
+        _thread.start_new_thread(watch, (talk, options, lease, wake))
+    vigil = _Vigil(child, options.timeout_s, grace_s, options.reclaim_signal)
+    return vigil.until_the_end()
 
 
 def _become(words: list[str], found: str) -> NoReturn:
@@ -121,23 +129,19 @@ def _become(words: list[str], found: str) -> NoReturn:
         os._exit(EXIT_GATEKEEPER)
 
 
-def _watch(talk: Conversation, lease: str, name: str) -> None:
-    """Say once when the lease is over before CMD is (in a thread of its own)."""
-    try:
-        while True:
-            message = talk.hear(None)
-            if message is not None and message.get("t") == "ended":
-                say(f"lease {lease} was ended ({message.get('why')}); {name} goes on.")
-                return
-    except HoldingPenError as why:
-        say(f"{str(why).rstrip('.')}; {name} goes on, without a lease.")
-
-
 class _Vigil:
     """Waits for the end of one child and passes signals on meanwhile."""
 
-    def __init__(self, child: int, timeout_s: float | None, grace_s: float) -> None:
+    def __init__(
+        self,
+        child: int,
+        timeout_s: float | None,
+        grace_s: float,
+        reclaim_signal: int = 0,
+    ) -> None:
         self._child = child
+        #: What the child is sent when the lease is asked back.
+        self._reclaim_signal = reclaim_signal
         self._grace_s = grace_s
         #: When to send the next signal (monotonic clock); None: never.
         self._deadline_s = None if timeout_s is None else monotonic() + timeout_s
@@ -159,6 +163,8 @@ class _Vigil:
                 status = self._reap()
                 if status is not None:
                     return self._end_like(status)
+            elif info.si_signo == _ASKED_BACK and info.si_pid == os.getpid():
+                _send(self._child, self._reclaim_signal)
             elif self._meant_for_us(info):
                 _send(self._child, info.si_signo)
 

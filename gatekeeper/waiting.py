@@ -10,13 +10,13 @@ import posix
 from time import monotonic, time
 
 from gatekeeper.conversation import number, text
-from gatekeeper.words import clean, put, say
+from gatekeeper.words import clean, date, moment, put, say
 from holdingpen.durations import format_duration
 
 _STDERR = 2
 _WIDTH_WITHOUT_SIZE = 80
-#: Expected times beyond this (the year 5138) are somebody's mistake.
-_DATE_MAX_S = 1e11
+#: From here on a date says more than a duration.
+_DATED_S = 86400
 #: To the first column, and erase to the end of the line (ECMA-48 EL).
 _CLEAR = "\r\x1b[K"
 #: Signals that end us while we wait.  Others keep what they did before.
@@ -48,9 +48,7 @@ class View:
         reason = clean(text(waiting, "reason").rstrip(". "))
         changed = (head, reason) != (self._head, self._reason)
         self._head, self._reason = head, reason
-        expected = waiting.get("expected")
-        known = isinstance(expected, (int, float)) and 0 <= expected < _DATE_MAX_S
-        self._expected_s = float(expected) if known else None  # type: ignore[arg-type]
+        self._expected_s = date(waiting.get("expected"))
         if self._foreground():
             self.tick()
         elif changed:
@@ -97,7 +95,9 @@ class View:
         left_s = self._expected_s - time()
         if left_s < 1:
             return "any moment"
-        return f"about {about(left_s)}"
+        if left_s < _DATED_S:
+            return f"about {about(left_s)}"
+        return f"about {about(left_s)} ({moment(self._expected_s)})"
 
     def _catch(self) -> None:
         if self._caught:

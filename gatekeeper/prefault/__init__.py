@@ -22,7 +22,7 @@ import os
 
 from gatekeeper import conversation
 from gatekeeper.prefault.heap import Heap
-from gatekeeper.words import say
+from gatekeeper.words import say, why_ended
 from holdingpen.amounts import format_size
 from holdingpen.errors import HoldingPenError, Refusal, Unavailable
 
@@ -133,6 +133,6 @@ class _Filling:
             said = conversation.text(message, "message")
             raise Refusal(said, conversation.text(message, "code"))
         if kind == "ended":
-            why = conversation.text(message, "why")
-            raise Refusal(f"the lease was ended ({why})", "ended")
+            why = why_ended(conversation.text(message, "why"))
+            raise Refusal(f"the lease was ended: {why}", "ended")
         return kind == "done" and message.get("id") == self._number

@@ -28,7 +28,19 @@ BOOT = (
     f"import sys; sys.path[:0] = [{str(ROOT)!r}]; "
     "from gatekeeper.__main__ import main; sys.exit(main())"
 )
+#: A Thursday, 15:00 in Berlin: 2026-11-26.
+THURSDAY_S = 1795701600.0
 GRANTED = wire.Granted(1, 17, {"ram": 2**30})
+
+
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Local time is that of Berlin, by a rule that needs no files."""
+    with monkeypatch.context() as there:
+        there.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 def waiting(place: int = 2, reason: str = "waiting for ram (lease 12)") -> wire.Waiting:

@@ -41,6 +41,7 @@ def _options(draw) -> Options:
     options.reason = draw(_text)
     options.command = draw(st.lists(st.text(st.characters(codec="ascii"), min_size=1)))
     options.prefault = draw(st.booleans())
+    options.inside = draw(st.integers(-1, 10**18 - 1))
     return options
 
 
@@ -61,6 +62,7 @@ def test_the_opening_is_byte_for_byte_what_the_protocol_has(options):
         options.reason,
         acquire.command,
         options.wishes,
+        options.inside,
     )
 
 

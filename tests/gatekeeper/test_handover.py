@@ -35,6 +35,7 @@ _RAM = {"t": "granted", "id": 1, "lease": 17, "amounts": {"ram": 2**30}}
             "lease 17: 2 cpu, 1.0 MiB disk.a in /a/17",
         ),
         ({"amounts": {"hugepages": 2**21}}, "lease 17: 2.0 MiB hugepages"),
+        ({"amounts": {"machine": 1}}, "lease 17: the whole machine"),
     ],
 )
 def test_what_was_granted_in_one_line(more, expected):

@@ -16,6 +16,8 @@ from holdingpen.errors import Refusal, RemoteMistake, Unavailable
 from holdingpen.wire import messages as wire
 from holdingpen.wire.session import ServerSession, encode
 
+from .conftest import THURSDAY_S
+
 _WELCOME = wire.Welcome(1, "0.1.0")
 
 
@@ -67,9 +69,34 @@ def test_a_refusal_ends_with_its_status(pair, capfd, code, status):
 
 
 def test_a_place_taken_away_is_a_refusal(pair):
-    with pytest.raises(Refusal, match="taken away") as caught:
+    said = "taken away: its owner or an operator ordered it; nothing was started."
+    with pytest.raises(Refusal, match=said) as caught:
         _hears(pair, _WELCOME, wire.Ended(17, "ordered"))
     assert explain(caught.value) == 125
+
+
+_MONDAY_S = THURSDAY_S + 3.75 * 86400
+
+
+@pytest.mark.parametrize(
+    ("message", "free_at", "expected"),
+    [
+        ("No way.", _MONDAY_S, "No way. It would fit from Mon 09:00."),
+        ("No way", _MONDAY_S, "No way. It would fit from Mon 09:00."),
+        ("No way", None, "No way"),
+        ("No way.", THURSDAY_S - 1, "No way."),
+        ("No way.", 1e300, "No way."),
+        ("No way.", float("nan"), "No way."),
+    ],
+)
+def test_a_refusal_says_from_when_it_would_fit(
+    pair, berlin, monkeypatch, message, free_at, expected
+):
+    monkeypatch.setattr("gatekeeper.failures.time", lambda: THURSDAY_S)
+    monkeypatch.setattr("time.time", lambda: THURSDAY_S)
+    with pytest.raises(Refusal) as caught:
+        _hears(pair, _WELCOME, wire.Refused(1, "not-now", message, free_at))
+    assert str(caught.value) == expected
 
 
 def test_a_failed_conversation_says_what_the_daemon_said(pair):
@@ -132,6 +159,35 @@ def test_what_is_asked_for(daemon, start):
     ]
     client.say(_WELCOME, wire.Granted(1, 17, {}))
     assert program.end().out == "a b\n"
+
+
+def test_the_whole_machine_is_one_s_own_until_the_command_ends(daemon, start):
+    """An exam: the others see why, and wait for its end, however it comes."""
+    program = start("--exclusive", "--reason", "exam", "sh", "-c", "cat; exit 3")
+    client = daemon.grants(wire.Granted(1, 17, {"machine": 1}))
+    assert client.acquire.amounts == {"machine": 1}
+    assert client.acquire.reason == "exam"
+    assert client.silent()
+    assert program.end().status == 3
+    assert client.left()
+
+
+@pytest.mark.parametrize(("word", "expected"), [("17", 17), ("none", -1)])
+def test_the_reservation_to_draw_on_is_named(daemon, start, word, expected):
+    program = start("--in", word, "true")
+    client = daemon.grants()
+    assert client.acquire.inside == expected
+    assert program.end().status == 0
+
+
+def test_what_is_said_while_waiting_stays_out_of_stdout(daemon, start):
+    program = start("--verbose", "echo", "mine")
+    client = daemon.greets()
+    client.say(wire.Waiting(1, 17, 2, "why"), wire.Waiting(1, 17, 1, "why"))
+    client.say(wire.Granted(1, 17, {"ram": 2**30}, "exact"))
+    ended = program.end()
+    assert ended.out == "mine\n"
+    assert ended.err.count("gatekeeper: ") == 3
 
 
 @pytest.mark.parametrize("mode", [[], ["--stay"]])

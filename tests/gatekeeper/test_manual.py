@@ -58,8 +58,8 @@ def test_the_help_fits_a_terminal():
 @pytest.mark.parametrize(
     "section",
     [
-        *("SYNOPSIS", "DESCRIPTION", "OPTIONS", "HAND-OVER", "ENVIRONMENT"),
-        *("EXIT STATUS", "SIGNALS", "FILES", "EXAMPLES"),
+        *("SYNOPSIS", "DESCRIPTION", "OPTIONS", "HAND-OVER", "ASKING BACK"),
+        *("ENVIRONMENT", "EXIT STATUS", "SIGNALS", "FILES", "EXAMPLES"),
     ],
 )
 def test_the_manual_has_each_section(section):

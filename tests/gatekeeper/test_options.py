@@ -57,6 +57,19 @@ from holdingpen.wire import messages as wire
         ("--exclusive", "wishes", {}),
         ("--cpu 1 --ram 1G", "wishes", {"ram": "program"}),
         ("--stay --ram 1G", "wishes", {"ram": "program"}),
+        ("", "inside", 0),
+        ("--in 17", "inside", 17),
+        ("--in=017", "inside", 17),
+        ("--in 999999999999999999", "inside", 10**18 - 1),
+        ("--in none", "inside", -1),
+        ("", "reclaim_signal", 0),
+        ("--reclaim-signal TERM", "reclaim_signal", 15),
+        ("--reclaim-signal SIGTERM", "reclaim_signal", 15),
+        ("--reclaim-signal=usr1", "reclaim_signal", 10),
+        ("--reclaim-signal 15", "reclaim_signal", 15),
+        ("--reclaim-signal 64", "reclaim_signal", 64),
+        ("--reclaim-signal RTMIN", "reclaim_signal", 34),
+        ("--reclaim-signal TERM", "reclaimable", True),
         ("--ram 1G --prefault", "wishes", {"ram": "steps"}),
         ("--prefault", "wishes", {"ram": "steps"}),
     ],
@@ -104,6 +117,24 @@ def test_options_end_at_two_dashes_or_the_first_word(words, expected):
         ("--timeout", "--timeout lacks its value: a duration"),
         ("--quiet=yes", "--quiet takes no value"),
         ("--socket=", "--socket is empty"),
+        ("--in 0", "--in '0' is not understood: the number of a reservation"),
+        ("--in -1", "--in '-1' is not understood"),
+        ("--in 1.5", "--in '1.5' is not understood"),
+        ("--in None", "--in 'None' is not understood"),
+        ("--in=", "--in '' is not understood"),
+        ("--in \u0661", "is not understood"),
+        ("--in " + 19 * "9", "is not understood"),
+        ("--in", "--in lacks its value"),
+        ("--in 1 --in 2", "--in is given twice"),
+        ("--reclaim-signal 0", "'0' is not understood: a signal such as TERM"),
+        ("--reclaim-signal 65", "'65' is not understood"),
+        # kept by the C library for its threads
+        ("--reclaim-signal 32", "'32' is not understood"),
+        ("--reclaim-signal -15", "'-15' is not understood"),
+        ("--reclaim-signal SIG15", "'SIG15' is not understood"),
+        ("--reclaim-signal NONE", "'NONE' is not understood"),
+        ("--reclaim-signal=", "'' is not understood"),
+        ("--reclaim-signal TERM --prefault true", "give one"),
         ("--gpus 1", "there is no option --gpus"),
         ("-x", "there is no option -x"),
         ("-v=1", "--verbose takes no value"),
@@ -146,7 +177,9 @@ def test_help_and_version_need_nothing_else(word):
     assert getattr(parse([word, "--nonsense"]), word[2:])
 
 
-@pytest.mark.parametrize("word", ["--stay", "--reclaimable", "--timeout=1s"])
+@pytest.mark.parametrize(
+    "word", ["--stay", "--reclaimable", "--reclaim-signal=TERM", "--timeout=1s"]
+)
 def test_gatekeeper_stays_as_parent_when(word):
     assert parse([word, "true"]).parent
 

@@ -253,9 +253,83 @@ def test_a_lease_ended_by_somebody_else_is_told_and_the_command_goes_on(daemon, 
     client = daemon.grants()
     client.say(wire.Ended(17, "ordered"))
     assert program.line("err") == (
-        "gatekeeper: lease 17 was ended (ordered); cat goes on.\n"
+        "gatekeeper: lease 17 was ended: its owner or an operator ordered it; "
+        "cat goes on.\n"
     )
     assert program.end().status == 0
+
+
+def test_a_lease_asked_back_ends_the_command_by_the_signal(daemon, start):
+    program = start("--reclaim-signal", "TERM", "sleep", "100")
+    client = daemon.grants()
+    assert client.acquire.reclaimable
+    client.say(wire.Reclaim(17, True))
+    ended = program.end()
+    assert ended.status == -signal.SIGTERM
+    assert (
+        ended.err == "gatekeeper: lease 17 is asked back: sending SIGTERM to sleep.\n"
+    )
+    assert client.left()
+
+
+def test_a_command_that_saves_its_state_when_asked_keeps_its_status(daemon, start):
+    words = [
+        "sh",
+        "-c",
+        "trap 'echo saved; exit 7' USR1; echo on; while read x; do :; done",
+    ]
+    program = start("--quiet", "--reclaim-signal", "USR1", *words)
+    client = daemon.grants()
+    assert program.line() == "on\n"
+    client.say(wire.Reclaim(17, True))
+    assert program.line() == "saved\n"
+    ended = program.end()
+    assert (ended.status, ended.err) == (7, "")
+
+
+def test_the_signal_is_sent_once_and_again_after_it_was_withdrawn(daemon, start):
+    """A daemon that started anew says again what it said."""
+    program = start("--reclaim-signal", "USR1", *_COUNTER)
+    client = daemon.grants()
+    assert program.line() == "ready\n"
+    client.say(*[wire.Reclaim(17, True)] * 3)
+    assert program.line() == "SIGUSR1 1\n"
+    client.say(wire.Reclaim(17, False), wire.Reclaim(17, True))
+    assert program.line() == "SIGUSR1 2\n"
+    program.signal(signal.SIGQUIT)
+    assert program.line() == "SIGQUIT 1\n"
+    assert program.end().status == 3
+
+
+def test_without_the_signal_the_command_is_left_alone(daemon, start):
+    program = start("--reclaimable", *_COUNTER)
+    client = daemon.grants()
+    assert program.line() == "ready\n"
+    client.say(wire.Reclaim(17, True))
+    assert program.line("err").startswith("gatekeeper: lease 17 is asked back; ")
+    program.signal(signal.SIGQUIT)
+    assert program.line() == "SIGQUIT 1\n"
+    assert program.end().status == 1
+
+
+def test_a_signal_of_the_kind_we_wake_by_goes_on_to_the_command(daemon, start):
+    count = COUNTER.replace("34):", "34, 23):")
+    program = start("--reclaim-signal", "USR1", sys.executable, "-c", count)
+    daemon.grants()
+    assert program.line() == "ready\n"
+    program.signal(signal.SIGURG)
+    assert program.line() == "SIGURG 1\n"
+
+
+def test_a_command_that_is_out_of_reach_is_left_alone(monkeypatch):
+    """It became somebody else by sudo, or is gone."""
+    for failure in (PermissionError, ProcessLookupError):
+
+        def fail(*_: object, failure: type[OSError] = failure) -> None:
+            raise failure
+
+        monkeypatch.setattr("os.kill", fail)
+        parent._send(4711, signal.SIGTERM)
 
 
 def test_the_loss_of_the_daemon_is_told_and_the_command_goes_on(daemon, start):

@@ -313,7 +313,7 @@ def test_when_the_daemon_hangs_up(prefault, steps):
             "there is no lease 17;",
         ),
         (wire.Failed("out-of-turn", "you are mad"), "you are mad;"),
-        (wire.Ended(17, "ordered"), "the lease was ended (ordered);"),
+        (wire.Ended(17, "ordered"), "the lease was ended: its owner"),
     ],
 )
 def test_when_the_daemon_says_no(prefault, reply, said):
@@ -327,7 +327,7 @@ def test_when_the_daemon_says_no(prefault, reply, said):
 def test_what_comes_right_after_the_grant_is_not_lost(prefault):
     program, client = prefault(*_python("print('main')"))
     client.say(wire.Ended(17, "ordered"))
-    _goes_on(program, "0 B of 40.0 MiB: the lease was ended (ordered);")
+    _goes_on(program, "0 B of 40.0 MiB: the lease was ended: its owner")
 
 
 def test_when_the_daemon_speaks_nonsense(prefault):

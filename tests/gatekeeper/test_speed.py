@@ -34,7 +34,7 @@ def bare() -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "words", [["true"], ["--ram=1G", "--res", "a=1", "--time=1h", "--label=x", "true"]]
+    "words", [["true"], ["--ram=1G", "--res", "a=1", "--time=1h", "--in=5", "true"]]
 )
 def test_nothing_heavy_is_imported_on_the_way(daemon, start, bare, words):
     program = start(*words, flags=("-X", "importtime"))
@@ -48,7 +48,7 @@ def test_nothing_heavy_is_imported_on_the_way(daemon, start, bare, words):
 def test_the_rare_parts_stay_away(daemon, start):
     program = start("true", flags=("-X", "importtime"))
     daemon.grants()
-    rare = ("words", "failures", "waiting", "parent", "private", "helptext")
+    rare = ("words", "failures", "waiting", "parent", "watch", "private", "helptext")
     imported = _imported(program.end().err)
     assert not imported & {f"gatekeeper.{name}" for name in rare}
     # errors are imported when there is one

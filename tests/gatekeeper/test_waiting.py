@@ -12,6 +12,8 @@ from gatekeeper.waiting import View, about, columns, fitted, ordinal
 from holdingpen.errors import RemoteMistake
 from holdingpen.wire import messages as wire
 
+from .conftest import THURSDAY_S
+
 
 @pytest.mark.parametrize(
     ("place", "expected"),
@@ -74,6 +76,20 @@ def test_elsewhere_than_on_a_terminal_each_change_is_a_line(capfd):
     assert capfd.readouterr().err == (
         "gatekeeper: 2nd in line, waiting for ram (lease 12): about 25m\n"
         "gatekeeper: 1st in line, waiting for ram (lease 12): time unknown\n"
+    )
+
+
+def test_what_is_days_away_has_a_date(capfd, berlin, monkeypatch):
+    """A Thursday: the machine is reserved until Monday."""
+    monkeypatch.setattr("gatekeeper.waiting.time", lambda: THURSDAY_S)
+    monkeypatch.setattr("time.time", lambda: THURSDAY_S)
+    view = View()
+    for place, days in ((3, 0.9), (2, 3.75), (1, 40)):
+        _say(view, place, "reserved by ada", expected=THURSDAY_S + days * 86400)
+    assert capfd.readouterr().err == (
+        "gatekeeper: 3rd in line, reserved by ada: about 21h36m\n"
+        "gatekeeper: 2nd in line, reserved by ada: about 3d18h (Mon 09:00)\n"
+        "gatekeeper: 1st in line, reserved by ada: about 40d (Tue 2027-01-05 15:00)\n"
     )
 
 
