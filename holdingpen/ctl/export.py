@@ -21,6 +21,9 @@ VERSION = 1
 #: The protocol's word for the whole machine: one unit, free while nobody holds a lease.
 MACHINE = "machine"
 
+#: The two kinds of lease.
+CONNECTION, RESERVATION = "connection", "reservation"
+
 #: The numbers of one resource, in the order of the table.
 COUNTS = ("capacity", "free", "held", "leased", "settling", "foreign")
 
@@ -34,6 +37,12 @@ def waiters(status: wire.Status) -> list[wire.LeaseInfo]:
     """The line, first comes first."""
     line = [lease for lease in status.leases if lease.state == "waiting"]
     return sorted(line, key=lambda lease: (lease.place, lease.id))
+
+
+def booked(status: wire.Status) -> list[wire.LeaseInfo]:
+    """The reservations that begin at a date, the next first."""
+    ahead = [lease for lease in status.leases if lease.state == "booked"]
+    return sorted(ahead, key=lambda lease: (lease.starts or 0.0, lease.id))
 
 
 def reserved(status: wire.Status) -> bool:
@@ -60,6 +69,8 @@ def status_object(status: wire.Status, user: Callable[[int], str]) -> dict[str, 
         "devices": [],
         "leases": [lease_object(lease, user) for lease in holders(status)],
         "line": [waiter_object(lease, user) for lease in waiters(status)],
+        "ahead": [lease_object(lease, user) for lease in booked(status)],
+        "seated": [{"user": user(uid), "uid": uid} for uid in status.seated],
         "foreign_users": [
             {
                 "resource": one.resource,
@@ -80,7 +91,7 @@ def lease_object(
     """One lease, as `status --json` and `list --json` print it."""
     return {
         "id": lease.id,
-        "kind": "connection",
+        "kind": lease.kind,
         "state": lease.state,
         "user": user(lease.uid),
         "uid": lease.uid,
@@ -90,11 +101,21 @@ def lease_object(
         "devices": [],
         "priority": lease.priority,
         "reclaimable": lease.reclaimable,
-        "reclaim_requested": False,
+        "reclaim_requested": bool(lease.asked_back),
         "label": lease.label,
         "reason": lease.reason,
         "since": lease.granted or lease.asked,
+        "starts": lease.starts,
         "expires": lease.expires,
+        "inside": lease.inside or None,
+        "series": lease.series or None,
+        "gid": lease.gid,
+        "made_by": None if lease.made_by is None else user(lease.made_by),
+        "asked_back_since": lease.asked_back or None,
+        "asked_back_for": lease.asked_back_for or None,
+        "unyielding": lease.unyielding,
+        "idle": bool(lease.idle_since),
+        "idle_since": lease.idle_since or None,
         "handover": lease.handover,
         "bound": lease.bound,
         "handover_why": lease.handover_why,
@@ -112,6 +133,7 @@ def waiter_object(
     """One place in the line, as `status --json` and `queue --json` print it."""
     return {
         "id": lease.id,
+        "kind": lease.kind,
         "place": lease.place,
         "user": user(lease.uid),
         "uid": lease.uid,
@@ -122,6 +144,8 @@ def waiter_object(
         "since": lease.asked,
         "waits_for": lease.waits_for,
         "expected": lease.expected,
+        "starts": lease.starts,
+        "inside": lease.inside or None,
         "waits_why": lease.waits_why,
         "reclaimable": lease.reclaimable,
         "label": lease.label,
@@ -195,6 +219,7 @@ def fields(status: wire.Status, wanted: str) -> str:
     known |= {
         "leases": len(holders(status)),
         "line": len(waiters(status)),
+        "ahead": len(booked(status)),
         "reserved": _word(reserved(status)),
         "draining": _word(status.drain is not None),
         "troubles": len(status.troubles),

@@ -1,15 +1,18 @@
-"""holdingpenctl list, queue, why and release: leases and places in the line."""
+"""holdingpenctl list, queue and why: leases, places in the line, reservations ahead."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 
-from holdingpen.amounts import AMOUNT_MAX
+from holdingpen.ctl.asking import lease_id
 
 _LIST_EPILOG = """\
+A reservation is a lease without a program of its own; 'in 17' draws on it, and
+is a part of it.  With --ahead: those that begin at a date, the next on top.
+
 examples:
   holdingpenctl list
+  holdingpenctl list --ahead
   holdingpenctl list --json | jq '.leases[] | select(.user == "ada").id'
 """
 
@@ -29,19 +32,6 @@ examples:
   holdingpenctl why 17 --json | jq .lease.why_ended
 """
 
-_RELEASE_EPILOG = """\
-You may end your own leases and waits; root and operators may end anybody's.
-The program of an ended lease goes on running: it is told, and what it uses is
-counted as foreign.
-
-exit status: 0 all were released; 1 one of them is no lease; 77 one of them is
-not yours.  The others are released all the same.
-
-examples:
-  holdingpenctl release 17
-  holdingpenctl release 17 18 19
-"""
-
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Teach the command line the verbs."""
@@ -52,6 +42,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Show who holds what, one lease a line.",
         epilog=_LIST_EPILOG,
         formatter_class=raw,
+    )
+    parser.add_argument(
+        "--ahead", action="store_true", help="the reservations that begin at a date"
     )
     _add_json(parser)
     parser.set_defaults(run=run_list)
@@ -74,35 +67,15 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         epilog=_WHY_EPILOG,
         formatter_class=raw,
     )
-    parser.add_argument("lease", metavar="ID", type=_lease_id, help="its number")
+    parser.add_argument("lease", metavar="ID", type=lease_id, help="its number")
     _add_json(parser)
     parser.set_defaults(run=run_why)
-
-    parser = verbs.add_parser(
-        "release",
-        help="end leases or places in the line",
-        description="End leases or places in the line.",
-        epilog=_RELEASE_EPILOG,
-        formatter_class=raw,
-    )
-    parser.add_argument(
-        "leases", metavar="ID", nargs="+", type=_lease_id, help="number of a lease"
-    )
-    parser.set_defaults(run=run_release)
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="one JSON object, version 1"
     )
-
-
-def _lease_id(text: str) -> int:
-    if text.isascii() and text.isdigit() and len(text) < 20:
-        number = int(text)
-        if 0 < number <= AMOUNT_MAX:
-            return number
-    raise argparse.ArgumentTypeError(f"{text!r} is no number of a lease, such as 17")
 
 
 def run_list(args: argparse.Namespace) -> int:
@@ -113,7 +86,13 @@ def run_list(args: argparse.Namespace) -> int:
     with connect(args.socket, "holdingpenctl") as conn:
         status = conn.status()
     view = terminal.view()
-    if args.json:
+    if args.ahead and args.json:
+        ahead = [export.lease_object(a, view.user) for a in export.booked(status)]
+        page = {"version": export.VERSION, "now": status.now, "ahead": ahead}
+        terminal.say([export.json_line(page)])
+    elif args.ahead:
+        terminal.say(render.ahead_lines(status, view))
+    elif args.json:
         leases = [export.lease_object(a, view.user) for a in export.holders(status)]
         page = {"version": export.VERSION, "now": status.now, "leases": leases}
         terminal.say([export.json_line(page)])
@@ -141,10 +120,8 @@ def run_queue(args: argparse.Namespace) -> int:
 
 def run_why(args: argparse.Namespace) -> int:
     """Tell the story of a lease."""
-    import time
-
     from holdingpen.client.blocking import connect
-    from holdingpen.ctl import export, render, terminal
+    from holdingpen.ctl import export, story, terminal
 
     with connect(args.socket, "holdingpenctl") as conn:
         lease = conn.story(args.lease)
@@ -152,23 +129,5 @@ def run_why(args: argparse.Namespace) -> int:
     if args.json:
         terminal.say([export.json_line(export.story_object(lease, view.user))])
     else:
-        terminal.say(render.story_lines(lease, time.time(), view))
+        terminal.say(story.story_lines(lease, terminal.now_s(), view))
     return 0
-
-
-def run_release(args: argparse.Namespace) -> int:
-    """End leases; the exit status is that of the gravest refusal."""
-    from holdingpen.client.blocking import connect
-    from holdingpen.ctl import terminal
-    from holdingpen.errors import Refusal
-
-    worst = 0
-    with connect(args.socket, "holdingpenctl") as conn:
-        for lease in args.leases:
-            try:
-                conn.release(lease)
-            except Refusal as why:
-                sys.stdout.flush()
-                terminal.complain(why)
-                worst = max(worst, why.exit_status)
-    return worst

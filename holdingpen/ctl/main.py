@@ -7,7 +7,20 @@ import os
 import sys
 
 import holdingpen
-from holdingpen.ctl import journal, leases, orders, status, terminal, watch
+from holdingpen.ctl import (
+    confirm,
+    journal,
+    leases,
+    orders,
+    prompt,
+    release,
+    report,
+    reserve,
+    schedule,
+    status,
+    terminal,
+    watch,
+)
 from holdingpen.errors import EXIT_NO, EXIT_USAGE, HoldingPenError
 
 _EPILOG = """\
@@ -16,6 +29,21 @@ exit status: 0 done; 1 the answer is no; 2 wrong usage; 65 bad data;
 
 'holdingpenctl VERB --help' says more about each verb, with examples.
 """
+
+#: The files of the verbs, in the order of --help.
+_PARTS = (
+    status,
+    leases,
+    confirm,
+    watch,
+    report,
+    reserve,
+    release,
+    schedule,
+    orders,
+    prompt,
+    journal,
+)
 
 #: What a shell reports of a command that SIGINT or SIGPIPE ended.
 _EXIT_SIGINT, _EXIT_SIGPIPE = 130, 141
@@ -44,7 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(
         title="verbs", metavar="VERB", dest="verb", prog="holdingpenctl"
     )
-    for part in (status, leases, watch, orders, journal):
+    for part in _PARTS:
         part.add_parser(verbs)
     return parser
 

@@ -1,4 +1,4 @@
-"""holdingpenctl set, drain and undrain: what operators may order."""
+"""holdingpenctl set, drain, undrain, grant and revoke: what operators may order."""
 
 from __future__ import annotations
 
@@ -34,6 +34,21 @@ examples:
 _UNDRAIN_EPILOG = """\
 examples:
   holdingpenctl undrain
+"""
+
+_GRANT_EPILOG = """\
+Who sits at the machine may ask without any [[allow]] rule, and what he asks for
+goes before what others ask for from afar.  It is until 'holdingpenctl revoke'.
+
+examples:
+  holdingpenctl grant ada
+"""
+
+_REVOKE_EPILOG = """\
+What the user has got meanwhile stays his.
+
+examples:
+  holdingpenctl revoke ada
 """
 
 
@@ -72,6 +87,26 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.set_defaults(run=run_undrain)
 
+    parser = verbs.add_parser(
+        "grant",
+        help="say that a user sits at the machine",
+        description="Say that a user sits at the machine (operators only).",
+        epilog=_GRANT_EPILOG,
+        formatter_class=raw,
+    )
+    parser.add_argument("user", metavar="USER", help="name of a user")
+    parser.set_defaults(run=run_seat, on=True)
+
+    parser = verbs.add_parser(
+        "revoke",
+        help="say that a user sits there no more",
+        description="Say that a user sits at the machine no more (operators only).",
+        epilog=_REVOKE_EPILOG,
+        formatter_class=raw,
+    )
+    parser.add_argument("user", metavar="USER", help="name of a user")
+    parser.set_defaults(run=run_seat, on=False)
+
 
 def run_set(args: argparse.Namespace) -> int:
     """Set a capacity."""
@@ -97,6 +132,17 @@ def run_drain(args: argparse.Namespace) -> int:
         )
     with connect(args.socket, "holdingpenctl") as conn:
         conn.drain(reason)
+    return 0
+
+
+def run_seat(args: argparse.Namespace) -> int:
+    """Say who sits at the machine."""
+    from holdingpen.client.blocking import connect
+    from holdingpen.ctl.asking import user_id
+
+    uid = user_id(args.user)
+    with connect(args.socket, "holdingpenctl") as conn:
+        conn.seat(uid, args.on)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What the daemon says, in lines for people.
+"""How things stand, in lines for people: resources, leases, the line, what is to come.
 
 All text of others goes through `clean` here.  Nothing here asks the system for
 anything: width, colour, names and dates come in with `View`.
@@ -8,8 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from holdingpen.amounts import format_amount, format_amounts, format_size, is_bytes
-from holdingpen.ctl.export import COUNTS, MACHINE, holders, waiters
+from holdingpen.amounts import format_amounts, format_size, is_bytes
+from holdingpen.ctl.export import (
+    CONNECTION,
+    COUNTS,
+    MACHINE,
+    booked,
+    holders,
+    waiters,
+)
 from holdingpen.ctl.text import WIDTH_MIN, Column, clean, cut, fold, table
 from holdingpen.durations import DURATION_MAX_S, format_duration
 
@@ -18,18 +25,10 @@ if TYPE_CHECKING:
 
     from holdingpen.wire import messages as wire
 
-_BOLD, _RED, _PLAIN = "\x1b[1m", "\x1b[31m", "\x1b[0m"
+BOLD, RED, GREEN, _PLAIN = "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[0m"
 
-#: How the daemon's stable words for an end read.
-_ENDS = {
-    "gone": "its program ended",
-    "released": "given back",
-    "ordered": "ordered",
-    "wait-over": "left the line: it waited as long as it wanted to",
-    "never-fits": "the capacity was lowered below what it asked for",
-    "not-ready": "what it was to get could not be made ready",
-    "daemon-restarted": "the daemon started anew and its connection was lost",
-}
+#: So many reservations ahead are on the status page.
+AHEAD_SHOWN = 5
 
 
 class View(NamedTuple):
@@ -43,6 +42,12 @@ class View(NamedTuple):
     user: Callable[[int], str]
     #: Seconds since 1970 as a date and time of day.
     date: Callable[[float], str]
+    #: A time in the fewest words that are clear to who reads them now: `Mon 09:00`.
+    time: Callable[[float, float], str]
+    #: The same of a begin, an end and now: `Mon 09:00-11:00`.
+    times: Callable[[float, float, float], str]
+    #: The name of a gid.
+    group: Callable[[int], str]
 
     @property
     def columns(self) -> int | None:
@@ -68,6 +73,60 @@ def short_amounts(amounts: Mapping[str, int]) -> str:
     return ", ".join(words) or "nothing"
 
 
+def in_words(amounts: Mapping[str, int]) -> str:
+    """Several amounts in a sentence: `8.0 GiB ram, 2 cpu`, or `the whole machine`."""
+    counted = {name: n for name, n in amounts.items() if name != MACHINE}
+    if MACHINE not in amounts:
+        return clean(format_amounts(counted))
+    more = f", {format_amounts(counted)}" if counted else ""
+    return f"the whole machine{clean(more)}"
+
+
+def span(begin: float, end: float) -> str:
+    """How long from one time to another; `0s` where the clock was set back."""
+    # a client may have named any length, even infinity
+    return format_duration(min(max(0.0, end - begin), DURATION_MAX_S))
+
+
+def until(now: float, then: float | None, unknown: str) -> str:
+    """How far ahead a time is: `in 40m`, `overdue`, or else `unknown`."""
+    if then is None:
+        return unknown
+    return "overdue" if then < now else f"in {span(now, then)}"
+
+
+def ids(leases: Sequence[int]) -> str:
+    """Numbers of leases: `17, 18`, and `17-28` for three and more in a row."""
+    runs: list[list[int]] = []
+    for lease in leases:
+        if runs and lease == runs[-1][-1] + 1:
+            runs[-1].append(lease)
+        else:
+            runs.append([lease])
+    words: list[str] = []
+    for run in runs:
+        words += [f"{run[0]}-{run[-1]}"] if len(run) > 2 else map(str, run)
+    return ", ".join(words)
+
+
+def paint(line: str, colour: str, view: View) -> str:
+    """A line in a colour, where there is any."""
+    return f"{colour}{line}{_PLAIN}" if view.colour else line
+
+
+def folded(paragraphs: Sequence[str], view: View) -> list[str]:
+    """Sentences in lines as wide as the view."""
+    return [line for part in paragraphs for line in fold(part, view.columns, 4)]
+
+
+def titled(
+    layout: Sequence[Column], rows: Sequence[Sequence[str]], view: View
+) -> list[str]:
+    """A table for `view`, its headings in bold."""
+    heading, *lines = table(layout, rows, view.columns)
+    return [paint(heading, BOLD, view), *lines]
+
+
 # The status page.
 
 
@@ -77,6 +136,8 @@ def status_lines(status: wire.Status, view: View) -> list[str]:
     lines += ["", *resource_lines(status, view)]
     lines += ["", *lease_lines(status, view)]
     lines += ["", *queue_lines(status, view)]
+    if booked(status):
+        lines += ["", *ahead_lines(status, view, AHEAD_SHOWN)]
     foreign = [one for one in status.foreign if _counts(one, status)]
     if foreign:
         lines += ["", *_foreign_lines(foreign, view)]
@@ -90,30 +151,22 @@ def _counts(one: wire.ForeignUser, status: wire.Status) -> bool:
 
 
 def _daemon_lines(status: wire.Status, view: View) -> list[str]:
-    up = _span(status.since, status.now)
+    up = span(status.since, status.now)
     first = f"Holding Pen {clean(status.daemon)}, up {up}, {clean(status.socket)}"
     lines = [first if view.columns is None else cut(first, view.columns)]
     if status.drain is not None:
         reason = f": {clean(status.drain).rstrip('.')}" if status.drain else ""
         lines += _alarm(f"Draining{reason}. Nothing new starts.", view)
+    if status.seated:
+        names = ", ".join(clean(view.user(uid)) for uid in status.seated)
+        lines += fold(f"At the machine: {names}.", view.columns, 2)
     for trouble in status.troubles:
         lines += _alarm(clean(trouble), view)
     return lines
 
 
 def _alarm(text: str, view: View) -> list[str]:
-    return [_paint(line, _RED, view) for line in fold(text, view.columns, 2)]
-
-
-def _paint(line: str, colour: str, view: View) -> str:
-    return f"{colour}{line}{_PLAIN}" if view.colour else line
-
-
-def _table(
-    layout: Sequence[Column], rows: Sequence[Sequence[str]], view: View
-) -> list[str]:
-    heading, *lines = table(layout, rows, view.columns)
-    return [_paint(heading, _BOLD, view), *lines]
+    return [paint(line, RED, view) for line in fold(text, view.columns, 2)]
 
 
 def resource_lines(status: wire.Status, view: View) -> list[str]:
@@ -137,7 +190,7 @@ def resource_lines(status: wire.Status, view: View) -> list[str]:
         [clean(name), *(short(name, getattr(one, key)) for key in keys)]
         for name, one in books.items()
     ]
-    return _table(layout, rows, view)
+    return titled(layout, rows, view)
 
 
 def _counted(status: wire.Status) -> dict[str, wire.Books]:
@@ -153,11 +206,12 @@ def lease_lines(status: wire.Status, view: View) -> list[str]:
     layout = [
         Column("ID", right=True),
         Column("USER", least=6),
+        Column("KIND", spare=True),
         Column("AMOUNTS", least=10),
         Column("FOR", right=True),
         Column("ENDS", right=True, spare=True),
+        Column("NOTE", least=16, spare=True),
         Column("HAND-OVER", spare=True),
-        Column("NOTE", spare=True),
         Column("COMMAND", least=8),
     ]
     now = status.now
@@ -165,16 +219,17 @@ def lease_lines(status: wire.Status, view: View) -> list[str]:
         [
             str(lease.id),
             clean(view.user(lease.uid)),
+            _kind(lease),
             short_amounts(lease.amounts),
-            _span(lease.granted, now) if lease.granted else "",
-            _ahead(now, lease.expires, ""),
+            span(lease.granted, now) if lease.granted else "",
+            until(now, lease.expires, ""),
+            _note(lease, now),
             _promise(lease) if lease.handover != "none" else "",
-            _note(lease),
             _called(lease),
         ]
         for lease in leases
     ]
-    return _table(layout, rows, view)
+    return titled(layout, rows, view)
 
 
 def queue_lines(status: wire.Status, view: View) -> list[str]:
@@ -186,6 +241,7 @@ def queue_lines(status: wire.Status, view: View) -> list[str]:
         Column("PLACE", right=True),
         Column("ID", right=True),
         Column("USER", least=6),
+        Column("KIND", spare=True),
         Column("WANTS", least=10),
         Column("WAITED", right=True, spare=True),
         Column("EXPECTED", right=True, spare=True),
@@ -198,15 +254,16 @@ def queue_lines(status: wire.Status, view: View) -> list[str]:
             str(lease.place),
             str(lease.id),
             clean(view.user(lease.uid)),
+            _kind(lease),
             short_amounts(lease.amounts),
-            _span(lease.asked, now),
-            _ahead(now, lease.expected, "unknown"),
-            _ids(lease.waits_for),
+            span(lease.asked, now),
+            until(now, lease.expected, "unknown"),
+            ids(lease.waits_for),
             clean(lease.waits_why),
         ]
         for lease in line
     ]
-    return _table(layout, rows, view)
+    return titled(layout, rows, view)
 
 
 def _foreign_lines(foreign: Sequence[wire.ForeignUser], view: View) -> list[str]:
@@ -225,19 +282,7 @@ def _foreign_lines(foreign: Sequence[wire.ForeignUser], view: View) -> list[str]
         ]
         for one in foreign
     ]
-    return _table(layout, rows, view)
-
-
-def _span(since: float, until: float) -> str:
-    # The wall clock may have been set back in between, and a client may have named
-    # any length, even infinity.
-    return format_duration(min(max(0.0, until - since), DURATION_MAX_S))
-
-
-def _ahead(now: float, then: float | None, unknown: str) -> str:
-    if then is None:
-        return unknown
-    return "overdue" if then < now else f"in {_span(now, then)}"
+    return titled(layout, rows, view)
 
 
 def _promise(lease: wire.LeaseInfo) -> str:
@@ -245,21 +290,100 @@ def _promise(lease: wire.LeaseInfo) -> str:
     return f"{clean(lease.handover)}{bound}"
 
 
-def _note(lease: wire.LeaseInfo) -> str:
+def _kind(lease: wire.LeaseInfo) -> str:
+    if lease.inside:
+        return f"in {lease.inside}"
+    return "" if lease.kind == CONNECTION else "reserved"
+
+
+def _note(lease: wire.LeaseInfo, now: float) -> str:
     if lease.state == "promised":
         return "starting"
+    if lease.asked_back:
+        if lease.unyielding:
+            return f"does not yield to {lease.asked_back_for}"
+        since = span(lease.asked_back, now)
+        return f"asked back for {lease.asked_back_for}, {since} ago"
     lost = {name: amount for name, amount in lease.stolen.items() if amount}
     if lost:
         return f"lost {short_amounts(lost)}"
+    if lease.idle_since:
+        return f"idle for {span(lease.idle_since, now)}"
     return "reclaimable" if lease.reclaimable else ""
 
 
 def _called(lease: wire.LeaseInfo) -> str:
-    return clean(": ".join(text for text in (lease.label, lease.command) if text))
+    if lease.kind == CONNECTION:
+        return clean(": ".join(text for text in (lease.label, lease.command) if text))
+    # the label of an imported event is long, and for programs
+    label = f" ({lease.label})" if lease.reason and lease.label else lease.label
+    return clean(f"{lease.reason}{label}")
 
 
-def _ids(leases: Sequence[int]) -> str:
-    return ", ".join(map(str, leases))
+def ahead_lines(
+    status: wire.Status, view: View, shown_max: int | None = None
+) -> list[str]:
+    """A line for each reservation that begins at a date, the next on top.
+
+    Args:
+        status: what the daemon said.
+        view: for whom to print.
+        shown_max: how many at most; then the others are counted.  None: all.
+    """
+    ahead = booked(status)
+    if not ahead:
+        return fold("Nothing is reserved ahead.", view.columns)
+    layout = [
+        Column("ID", right=True),
+        Column("USER", least=6),
+        Column("AMOUNTS", least=10),
+        Column("RESERVED AHEAD"),
+        Column("BEGINS", right=True, spare=True),
+        Column("FOR WHAT", least=8),
+    ]
+    rows = [
+        [
+            str(lease.id),
+            clean(view.user(lease.uid)),
+            short_amounts(lease.amounts),
+            reserved_times(lease, status.now, view),
+            until(status.now, lease.starts, ""),
+            _called(lease),
+        ]
+        for lease in ahead[:shown_max]
+    ]
+    lines = titled(layout, rows, view)
+    if more := len(ahead) - len(rows):
+        text = f"... and {more} more; 'holdingpenctl list --ahead' shows all."
+        lines += fold(text, view.columns, 2)
+    return lines
+
+
+def part_lines(parts: Sequence[wire.LeaseInfo], now: float, view: View) -> list[str]:
+    """A line for each of some live reservations: whose, of what, until when, why."""
+    layout = [
+        Column("RESERVED", least=10),
+        Column("USER", least=6),
+        Column("UNTIL"),
+        Column("FOR WHAT", least=8),
+    ]
+    rows = [
+        [
+            short_amounts(lease.amounts),
+            clean(view.user(lease.uid)),
+            "" if lease.expires is None else view.time(lease.expires, now),
+            _called(lease),
+        ]
+        for lease in parts
+    ]
+    return titled(layout, rows, view)
+
+
+def reserved_times(lease: wire.LeaseInfo, now: float, view: View) -> str:
+    """From when to when a reservation is: `Mon 09:00-11:00`, `until 16:00`."""
+    if lease.starts is not None and lease.expires is not None:
+        return view.times(lease.starts, lease.expires, now)
+    return "" if lease.expires is None else f"until {view.time(lease.expires, now)}"
 
 
 def summary_lines(status: wire.Status, view: View) -> list[str]:
@@ -272,155 +396,8 @@ def summary_lines(status: wire.Status, view: View) -> list[str]:
             f"of {short(name, one.capacity)}"
         )
     leases, line = len(holders(status)), len(waiters(status))
-    lines.append(f"{leases} {'lease' if leases == 1 else 'leases'}, {line} waiting")
+    ahead = f", {len(booked(status))} reserved ahead" if booked(status) else ""
+    lines.append(
+        f"{leases} {'lease' if leases == 1 else 'leases'}, {line} waiting{ahead}"
+    )
     return lines if view.columns is None else [cut(a, view.columns) for a in lines]
-
-
-# The story of a lease.
-
-
-def story_lines(lease: wire.LeaseInfo, now: float, view: View) -> list[str]:
-    """`why`: what happened to a lease, in order, and what it waits for now.
-
-    Args:
-        lease: what the daemon knows of it.
-        now: seconds since 1970.
-        view: for whom to print.
-    """
-    who = clean(view.user(lease.uid))
-    story = [
-        f"Lease {lease.id} {_state(lease)}.",
-        f"{view.date(lease.asked)}: asked for {_in_words(lease.amounts)} "
-        f"by {who} (uid {lease.uid}, pid {lease.pid}){_conditions(lease)}.",
-    ]
-    for what, text in (("Command", lease.command), ("Label", lease.label)):
-        if text:
-            story.append(f"{what}: {clean(text)}")
-    if lease.reason:
-        story.append(f"Reason: {clean(lease.reason)}")
-    if lease.state == "waiting":
-        story += _wait_so_far(lease, now)
-    elif lease.waits_for:
-        story.append(f"In the line it waited for leases {_ids(lease.waits_for)}.")
-    if lease.granted:
-        waited = lease.granted - lease.asked >= 1
-        when = f"after {_span(lease.asked, lease.granted)}" if waited else "at once"
-        story.append(f"{view.date(lease.granted)}: granted {when}{_handover(lease)}.")
-    story += _handed(lease)
-    if lease.used:
-        story.append(f"Its programs used {_in_words(lease.used)} when last measured.")
-    if lease.ended:
-        story.append(_end(lease, view))
-    elif lease.expires is not None and lease.granted:
-        story.append(f"{view.date(lease.expires)}: its expected end.")
-    return [line for part in story for line in fold(part, view.columns, 4)]
-
-
-def _state(lease: wire.LeaseInfo) -> str:
-    if lease.state == "waiting":
-        return f"waits: it is number {lease.place} in the line"
-    if lease.state == "promised":
-        return "is starting: what was held back is being made ready for it"
-    return "has ended" if lease.state == "ended" else f"is {clean(lease.state)}"
-
-
-def _in_words(amounts: Mapping[str, int]) -> str:
-    counted = {name: n for name, n in amounts.items() if name != MACHINE}
-    if MACHINE not in amounts:
-        return clean(format_amounts(counted))
-    more = f", {format_amounts(counted)}" if counted else ""
-    return f"the whole machine{clean(more)}"
-
-
-def _conditions(lease: wire.LeaseInfo) -> str:
-    words = [f"priority {lease.priority}"] if lease.priority else []
-    words += ["reclaimable"] if lease.reclaimable else []
-    return "".join(f", {word}" for word in words)
-
-
-def _wait_so_far(lease: wire.LeaseInfo, now: float) -> list[str]:
-    waited = _span(lease.asked, now)
-    why = f": {clean(lease.waits_why).removesuffix('.')}" if lease.waits_why else ""
-    if lease.expected is None:
-        expected = "nobody knows when it starts: not every end before it is known"
-    else:
-        expected = f"it should start {_ahead(now, lease.expected, '')}"
-    after = [f"It may start after {_ids(lease.waits_for)}."] if lease.waits_for else []
-    return [
-        f"It has waited {waited} so far{why}.",
-        *after,
-        f"As things stand {expected}.",
-    ]
-
-
-def _handover(lease: wire.LeaseInfo) -> str:
-    drawn = {name: amount for name, amount in lease.drawn.items() if amount}
-    if not drawn and lease.handover == "none":
-        return ""
-    source = f"{_in_words(drawn)} from ballast" if drawn else "no ballast drawn"
-    bound = f" ({format_amount('ram', lease.bound)})" if lease.bound else ""
-    why = f": {clean(lease.handover_why)}" if lease.handover_why else ""
-    return f"; {source}, hand-over {clean(lease.handover)}{bound}{why.rstrip('.')}"
-
-
-def _handed(lease: wire.LeaseInfo) -> list[str]:
-    lines = [
-        f"It may write in {clean(place)}: {clean(name)}."
-        for name, place in lease.places.items()
-    ]
-    kept = {name: amount for name, amount in lease.kept.items() if amount}
-    if kept:
-        lines.append(f"Still kept for it: {_in_words(kept)}.")
-    lost = {name: amount for name, amount in lease.stolen.items() if amount}
-    if lost:
-        lines.append(f"Of what was freed for it others took {_in_words(lost)}.")
-    return lines
-
-
-def _end(lease: wire.LeaseInfo, view: View) -> str:
-    if lease.granted:
-        how_long = f"after {_span(lease.granted, lease.ended)}"
-    else:
-        how_long = f"never granted, after {_span(lease.asked, lease.ended)}"
-    why = _ENDS.get(lease.why_ended, clean(lease.why_ended) or "the cause is unknown")
-    by = "" if lease.ended_by is None else f" by {clean(view.user(lease.ended_by))}"
-    return f"{view.date(lease.ended)}: ended {how_long}: {why}{by}."
-
-
-# Events.
-
-
-def event_line(event: wire.Happened, view: View) -> str:
-    """`watch`: one line for one event."""
-    facts = event.facts
-    undrained = event.what == "drained" and facts.get("reason") is None
-    what = "undrained" if undrained else clean(event.what)
-    where = "" if event.lease is None else f"lease {event.lease}"
-    resource = str(facts.get("resource", ""))
-    words = [_fact(key, value, resource, view) for key, value in facts.items()]
-    rest = ", ".join(word for word in words if word)
-    line = f"{view.date(event.at)}  {what:<9}  {where:<10}  {rest}".rstrip()
-    return line if view.columns is None else cut(line, view.columns)
-
-
-def _fact(key: str, value: object, resource: str, view: View) -> str:
-    match key, value:
-        case "capacity", None:
-            return "capacity as configured"
-        case _, None | "":
-            return ""
-        case "resource", str():
-            return clean(value)
-        case "why", str():
-            return _ENDS.get(value, clean(value))
-        case "uid", int():
-            return clean(view.user(value))
-        case "by_uid", int():
-            return f"by {clean(view.user(value))}"
-        case _, dict():
-            counts = {str(name): n for name, n in value.items() if isinstance(n, int)}
-            words = short_amounts(counts)
-            return words if key == "amounts" else f"{clean(key)} {words}"
-        case _, int() if resource:
-            return f"{clean(key)} {short(resource, value)}"
-    return f"{clean(key)} {clean(str(value))}"

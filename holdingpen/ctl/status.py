@@ -26,12 +26,15 @@ A new lease can have what is FREE and what is HELD: HELD is kept back by the
 daemon until somebody's lease needs it.  SETTLING was given back and is not
 measured free yet; FOREIGN is used by programs outside all leases.
 
-fields for -o: NAME.capacity, NAME.free, NAME.held, NAME.leased, NAME.settling
-and NAME.foreign for each resource, in bytes or units; leases, line, troubles
-(how many); reserved, draining (true or false); version, since, socket.
+RESERVED AHEAD are the next reservations that begin at a date; 'holdingpenctl
+list --ahead' shows all.
 
-exit status with --exit-code: 0 nothing is reserved; 1 somebody has the whole
-machine, alone.  Without a daemon it is 69, as always.
+fields for -o: NAME.capacity, NAME.free, NAME.held, NAME.leased, NAME.settling
+and NAME.foreign for each resource, in bytes or units; leases, line, ahead,
+troubles (how many); reserved, draining (true or false); version, since, socket.
+
+exit status with --exit-code: 0 nobody has the whole machine; 1 somebody has,
+by a lease or a reservation.  Without a daemon it is 69, as always.
 
 examples:
   holdingpenctl status

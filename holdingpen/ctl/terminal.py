@@ -15,6 +15,7 @@ from holdingpen.ctl.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import tzinfo
     from types import FrameType
 
 #: Alternate screen and no cursor; cursor and the screen as it was.
@@ -22,10 +23,20 @@ _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
 #: To the top left corner; clear to the end of the line; clear to the end.
 _HOME, _CLEAR_LINE, _CLEAR_REST = "\x1b[H", "\x1b[K", "\x1b[J"
 
+_NO_DATE = "on a date that cannot be"
+
 
 def view(colour: str = "auto") -> View:
     """For whom standard output prints: `colour` is auto, always or never."""
-    return View(_width(), _colourful(colour), user_name, date)
+    return View(
+        _width(),
+        _colourful(colour),
+        user_name,
+        date,
+        time_words,
+        times_words,
+        group_name,
+    )
 
 
 def _width() -> int | None:
@@ -57,12 +68,55 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
+@cache
+def group_name(gid: int) -> str:
+    """The name of a group; its number where it has none."""
+    import grp
+
+    try:
+        return grp.getgrgid(gid).gr_name
+    except (KeyError, OverflowError):
+        return str(gid)
+
+
+def now_s() -> float:
+    """Seconds since 1970."""
+    return time.time()
+
+
+def zone() -> tzinfo:
+    """The time zone in which people here write and read times."""
+    from holdingpen.ctl import dates
+
+    return dates.local_zone()
+
+
+def time_words(seconds: float, now: float) -> str:
+    """A time in the fewest words that are clear now: `16:00`, `Mon 09:00`."""
+    from holdingpen.ctl import dates
+
+    try:
+        return dates.format_time(seconds, now, zone())
+    except (OverflowError, ValueError, OSError):
+        return _NO_DATE
+
+
+def times_words(start: float, end: float, now: float) -> str:
+    """The same of a begin and an end: `Mon 09:00-11:00`."""
+    from holdingpen.ctl import dates
+
+    try:
+        return dates.format_span(start, end, now, zone())
+    except (OverflowError, ValueError, OSError):
+        return _NO_DATE
+
+
 def date(seconds: float) -> str:
     """Seconds since 1970 as local date and time: `2026-11-20 10:42:10`."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
     except (OverflowError, ValueError, OSError):
-        return "on a date that cannot be"
+        return _NO_DATE
 
 
 def say(lines: list[str]) -> None:

@@ -32,13 +32,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(args: argparse.Namespace) -> int:
     """Print events until the daemon ends, which is an error."""
     from holdingpen.client.blocking import connect
-    from holdingpen.ctl import export, render, terminal
+    from holdingpen.ctl import export, story, terminal
 
     with connect(args.socket, "holdingpenctl") as conn:
         for event in conn.watch():
             if args.json:
                 line = export.json_line(export.event_object(event))
             else:
-                line = render.event_line(event, terminal.view())
+                line = story.event_line(event, terminal.view())
             terminal.say([line])
     return 0

@@ -1,6 +1,7 @@
 """A make-believe daemon, a status for it to tell, holdingpenctl and a view."""
 
 import importlib.util
+from datetime import UTC
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,14 @@ _SPEC.loader.exec_module(fake_daemon)
 
 GIB = 2**30
 NAMES = {0: "root", 1000: "ada", 1001: "bob"}
+
+
+def time_words(seconds, now):
+    return f"<{seconds:.15g}>"
+
+
+def times_words(start, end, now):
+    return f"<{start:.15g}>-<{end:.15g}>"
 
 
 @pytest.fixture
@@ -39,9 +48,14 @@ def ctl(tmp_path, capsys, monkeypatch):
     """Run holdingpenctl against that daemon: its exit status, output and errors."""
     for name in ("COLUMNS", "NO_COLOR", "HOLDINGPEN_SOCKET"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(
-        "holdingpen.ctl.terminal.user_name", lambda uid: NAMES.get(uid, str(uid))
-    )
+    for name, known in (
+        ("user_name", lambda uid: NAMES.get(uid, str(uid))),
+        ("now_s", lambda: 10_000.0),
+        ("zone", lambda: UTC),
+        ("time_words", time_words),
+        ("times_words", times_words),
+    ):
+        monkeypatch.setattr(f"holdingpen.ctl.terminal.{name}", known)
 
     def run(*words):
         try:
@@ -59,7 +73,13 @@ def view():
 
     def make(width=80, colour=False):
         return View(
-            width, colour, lambda uid: NAMES.get(uid, str(uid)), lambda s: f"<{s:g}>"
+            width,
+            colour,
+            user=lambda uid: NAMES.get(uid, str(uid)),
+            date=lambda seconds: f"<{seconds:g}>",
+            time=time_words,
+            times=times_words,
+            group={100: "users"}.get,
         )
 
     return make
@@ -132,6 +152,87 @@ def busy(status):
         ),
     ]
     return status(leases=leases, line=2)
+
+
+@pytest.fixture
+def reserving(status):
+    """Reservations: two live ones, a lease inside, one that waits, two ahead."""
+    leases = [
+        wire.LeaseInfo(
+            30,
+            "live",
+            1000,
+            4242,
+            {"ram": 16 * GIB},
+            2000.0,
+            granted=2800.0,
+            expires=17_200.0,
+            kind="reservation",
+            label="exam",
+            reason="final",
+            starts=2800.0,
+            gid=100,
+        ),
+        wire.LeaseInfo(
+            31,
+            "live",
+            1000,
+            4250,
+            {"ram": 4 * GIB},
+            9000.0,
+            granted=9000.0,
+            command="matlab",
+            reclaimable=True,
+            inside=30,
+            asked_back=9960.0,
+            asked_back_for=34,
+            unyielding=True,
+        ),
+        wire.LeaseInfo(
+            32,
+            "live",
+            1001,
+            4251,
+            {"cpu": 2},
+            2000.0,
+            granted=2000.0,
+            expires=10_600.0,
+            kind="reservation",
+            reason="timing",
+            starts=2000.0,
+            idle_since=6400.0,
+        ),
+        wire.LeaseInfo(
+            34,
+            "waiting",
+            0,
+            4252,
+            {"machine": 1},
+            9000.0,
+            kind="reservation",
+            place=1,
+            waits_for=[30, 31],
+        ),
+        *(
+            wire.LeaseInfo(
+                number,
+                "booked",
+                1000,
+                4253,
+                {"machine": 1},
+                2000.0,
+                kind="reservation",
+                starts=starts,
+                expires=starts + 7200.0,
+                label="course",
+                reason="Algorithms",
+                series=40,
+                made_by=0,
+            )
+            for number, starts in ((41, 700_000.0), (40, 96_400.0))
+        ),
+    ]
+    return status(leases=leases, line=1, seated=[1000])
 
 
 @pytest.fixture

@@ -41,6 +41,37 @@ def test_status_has_every_key_that_was_promised(busy):
     assert all(waiter.keys() >= PROMISED["waiter"] for waiter in page["line"])
 
 
+def test_a_reservation_is_a_lease_of_its_kind(reserving):
+    page = export.status_object(reserving, name)
+    about = ("id", "kind", "starts", "expires", "inside", "idle", "gid")
+    assert [tuple(lease[key] for key in about) for lease in page["leases"]] == [
+        (30, "reservation", 2800.0, 17_200.0, None, False, 100),
+        (31, "connection", None, None, 30, False, None),
+        (32, "reservation", 2000.0, 10_600.0, None, True, None),
+    ]
+    assert [waiter["kind"] for waiter in page["line"]] == ["reservation"]
+
+
+def test_who_is_asked_back_is_shown(reserving):
+    leases = export.status_object(reserving, name)["leases"]
+    about = ("reclaim_requested", "asked_back_since", "asked_back_for", "unyielding")
+    assert [tuple(lease[key] for key in about) for lease in leases] == [
+        (False, None, None, False),
+        (True, 9960.0, 34, True),
+        (False, None, None, False),
+    ]
+
+
+def test_what_is_reserved_ahead_stands_apart_the_next_first(reserving):
+    page = export.status_object(reserving, name)
+    about = ("id", "state", "series", "made_by")
+    assert [tuple(lease[key] for key in about) for lease in page["ahead"]] == [
+        (40, "booked", 40, "0"),
+        (41, "booked", 40, "0"),
+    ]
+    assert page["seated"] == [{"user": "ada", "uid": 1000}]
+
+
 def test_leases_are_the_promised_and_the_live(busy):
     leases = export.status_object(busy, name)["leases"]
     assert [(lease["id"], lease["user"], lease["since"]) for lease in leases] == [
@@ -92,6 +123,7 @@ def test_a_length_without_end_is_null():
 FIELDS = [
     ("ram.free", str(14 * GIB)),
     ("ram.free,ram.held,leases,line", f"{14 * GIB}\t{8 * GIB}\t2\t2"),
+    ("ahead", "0"),
     ("cpu.capacity, cpu.leased", "8\t2"),
     ("machine.free", "0"),
     ("reserved,draining,troubles", "false\tfalse\t0"),
@@ -117,6 +149,7 @@ def test_an_unknown_field_is_told_which_there_are(busy, wanted):
         ("promised", {"machine": 1, "ram": 1}, True),
         ("waiting", {"machine": 1}, False),
         ("live", {"ram": 1}, False),
+        ("booked", {"machine": 1}, False),
     ],
 )
 def test_reserved_is_who_has_the_whole_machine(status, state, amounts, answer):

@@ -1,4 +1,4 @@
-"""holdingpenctl list, queue, why and release."""
+"""holdingpenctl list, queue and why."""
 
 import json
 
@@ -10,7 +10,7 @@ from holdingpen.wire import messages as wire
 
 @pytest.fixture
 def daemon(serve, busy):
-    """It knows the leases of `busy`; 18 is somebody else's."""
+    """It knows the leases of `busy`."""
 
     def answer(request):
         match request:
@@ -18,11 +18,7 @@ def daemon(serve, busy):
                 return [replace(busy, id=number)]
             case wire.GetStory(id=number, lease=17):
                 return [wire.Story(number, busy.leases[0])]
-            case wire.Release(id=number, lease=17 | 20):
-                return [wire.Released(number, request.lease)]
-            case wire.Release(id=number, lease=18):
-                return [wire.Refused(number, "not-permitted", "18 is not yours.")]
-            case wire.GetStory(id=number) | wire.Release(id=number):
+            case wire.GetStory(id=number):
                 why = f"there is no lease {request.lease}."
                 return [wire.Refused(number, "no-such-lease", why)]
         return []
@@ -59,6 +55,55 @@ def test_list_and_queue_have_json_with_a_version(ctl, daemon):
     assert (line["version"], [a["id"] for a in line["line"]]) == (1, [20, 18])
 
 
+@pytest.fixture
+def ahead(telling, reserving):
+    return telling(reserving)
+
+
+def test_list_has_reservations_and_what_draws_on_them(ctl, ahead):
+    exit_status, out, err = ctl("list")
+    assert (exit_status, err) == (0, "")
+    assert [line.split()[:4] for line in out.splitlines()] == [
+        ["ID", "USER", "KIND", "AMOUNTS"],
+        ["30", "ada", "reserved", "16.0G"],
+        ["31", "ada", "in", "30"],
+        ["32", "bob", "reserved", "2"],
+    ]
+
+
+def test_list_shows_what_is_ahead_the_next_on_top(ctl, ahead):
+    assert ctl("list", "--ahead") == (
+        0,
+        "ID  USER  AMOUNTS        RESERVED AHEAD       BEGINS  FOR WHAT\n"
+        "40  ada   whole machine  <96400>-<103600>      in 1d  Algorithms (course)\n"
+        "41  ada   whole machine  <700000>-<707200>  in 7d23h  Algorithms (course)\n",
+        "",
+    )
+
+
+def test_nothing_ahead_is_said(ctl, telling, busy):
+    telling(busy)
+    assert ctl("list", "--ahead") == (0, "Nothing is reserved ahead.\n", "")
+
+
+def test_what_is_ahead_has_json_of_its_own(ctl, ahead):
+    page = json.loads(ctl("list", "--ahead", "--json")[1])
+    assert page["version"] == 1
+    assert [(a["id"], a["state"], a["starts"]) for a in page["ahead"]] == [
+        (40, "booked", 96_400.0),
+        (41, "booked", 700_000.0),
+    ]
+
+
+def test_a_reservation_may_wait_in_the_line(ctl, ahead):
+    assert ctl("queue") == (
+        0,
+        "PLACE  ID  USER  KIND      WANTS          WAITED  EXPECTED  AFTER\n"
+        "    1  34  root  reserved  whole machine  16m40s   unknown  30, 31\n",
+        "",
+    )
+
+
 def test_why_tells_the_story(ctl, daemon):
     exit_status, out, err = ctl("why", "17")
     assert (exit_status, err) == (0, "")
@@ -73,23 +118,3 @@ def test_why_tells_it_to_scripts_too(ctl, daemon):
 
 def test_why_of_no_lease_is_no(ctl, daemon):
     assert ctl("why", "99") == (1, "", "holdingpenctl: there is no lease 99.\n")
-
-
-RELEASES = [
-    (["17"], 0, []),
-    (["17", "20"], 0, []),
-    (["99"], 1, ["there is no lease 99."]),
-    (["18"], 77, ["18 is not yours."]),
-    (["99", "17"], 1, ["there is no lease 99."]),
-    (["18", "99", "17"], 77, ["18 is not yours.", "there is no lease 99."]),
-]
-
-
-@pytest.mark.parametrize(("leases", "exit_status", "problems"), RELEASES)
-def test_release_does_what_it_may_and_says_what_it_may_not(
-    ctl, daemon, leases, exit_status, problems
-):
-    err = "".join(f"holdingpenctl: {problem}\n" for problem in problems)
-    assert ctl("release", *leases) == (exit_status, "", err)
-    asked = [request.lease for request in daemon.heard[1:]]
-    assert asked == list(map(int, leases))

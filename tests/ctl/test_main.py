@@ -12,7 +12,9 @@ from holdingpen import errors
 from holdingpen.ctl import main as ctl_main
 from holdingpen.wire import messages as wire
 
-VERBS = ["status", "list", "queue", "why", "release", "watch", "set", "drain"]
+VERBS = ["status", "list", "queue", "why", "confirm", "watch", "report"]
+VERBS += ["reserve", "extend", "release", "set", "drain", "grant", "revoke"]
+VERBS += ["prompt"]
 
 
 def test_the_version_is_that_of_the_package(ctl):
@@ -22,12 +24,14 @@ def test_the_version_is_that_of_the_package(ctl):
 def test_without_a_verb_there_is_help_and_status_2(ctl):
     exit_status, out, help_text = ctl()
     assert (exit_status, out) == (2, "")
-    assert all(f"    {verb}" in help_text for verb in [*VERBS, "journal"])
+    assert all(f"    {verb}" in help_text for verb in [*VERBS, "journal", "timetable"])
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "undrain"])
+@pytest.mark.parametrize(
+    "verb", [*VERBS, "undrain", "timetable show", "timetable import"]
+)
 def test_every_verb_explains_itself_with_examples_in_80_columns(ctl, verb):
-    exit_status, out, _ = ctl(verb, "--help")
+    exit_status, out, _ = ctl(*verb.split(), "--help")
     assert exit_status == 0
     assert f"examples:\n  holdingpenctl {verb}" in out
     assert max(map(len, out.splitlines())) <= 80
@@ -40,8 +44,16 @@ WRONG = [
     ("why", "-1"),
     ("why", "0"),
     ("why", "9" * 30),
-    ("release",),
     ("release", "17", "x"),
+    ("release", "--all", "--label", "x"),
+    ("extend", "17"),
+    ("extend", "x", "1h"),
+    ("reserve", "--priority", "high"),
+    ("reserve", "--wait", "1h", "--nonblock"),
+    ("timetable",),
+    ("timetable", "import"),
+    ("report", "--days", "0"),
+    ("report", "--days", "9" * 5000),
     ("set", "ram"),
     ("status", "--json", "--short"),
     ("status", "--watch", "0"),

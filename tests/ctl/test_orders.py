@@ -1,4 +1,4 @@
-"""holdingpenctl set, drain and undrain."""
+"""holdingpenctl set, drain, undrain, grant and revoke."""
 
 import pytest
 
@@ -12,6 +12,9 @@ ORDERS = [
     (["drain"], wire.Drain(1, True, "")),
     (["drain", "new", "kernel"], wire.Drain(1, True, "new kernel")),
     (["undrain"], wire.Drain(1, False)),
+    (["grant", "daemon"], wire.Seat(1, 1, True)),
+    (["grant", "4321"], wire.Seat(1, 4321, True)),
+    (["revoke", "root"], wire.Seat(1, 0, False)),
 ]
 
 
@@ -27,6 +30,8 @@ def test_an_order_is_given_and_done_in_silence(ctl, serve, words, order):
     [
         (["set", "ram", "much"], "size 'much' is not understood"),
         (["set", "licence", "2G"], "count '2G' is not understood"),
+        (["grant", "no-such-user"], "there is no user 'no-such-user' on this"),
+        (["revoke", "4294967295"], "there is no user '4294967295' on this"),
         (["drain", "x" * 257], "a reason of 257 characters is too long: at most 256"),
     ],
 )
@@ -36,7 +41,9 @@ def test_what_cannot_be_meant_is_not_sent(ctl, words, problem):
     assert err.startswith(f"holdingpenctl: {problem}")
 
 
-@pytest.mark.parametrize("words", [["set", "ram", "1G"], ["drain"], ["undrain"]])
+@pytest.mark.parametrize(
+    "words", [["set", "ram", "1G"], ["drain"], ["undrain"], ["grant", "root"]]
+)
 def test_who_is_no_operator_is_told_so(ctl, serve, words):
     serve(
         lambda r: (

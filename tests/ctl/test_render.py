@@ -1,18 +1,11 @@
-"""What people see, letter by letter."""
-
-import re
+"""How things stand, letter by letter."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from holdingpen.ctl import render
-from holdingpen.ctl.render import View
-from holdingpen.ctl.text import columns
 from holdingpen.wire import messages as wire
 
 GIB = 2**30
-SGR = re.compile(r"\x1b\[(?:1|31|0)m")
 
 
 def page(lines):
@@ -85,6 +78,111 @@ PLACE  ID  USER  WANTS          WAITED  EXPECTED  AFTER   WHY
 def test_nobody_at_all_is_said_in_sentences(status, view):
     lines = render.status_lines(status(), view())
     assert lines[-3:] == ["Nobody holds a lease.", "", "Nobody is waiting."]
+
+
+def test_the_page_with_reservations_at_100_columns(reserving, view):
+    assert (
+        page(render.status_lines(reserving, view(100)))
+        == """\
+Holding Pen 0.1.0, up 2h30m, /run/holdingpen.socket
+At the machine: ada.
+
+RESOURCE  CAPACITY   FREE  HELD  LEASED
+ram          62.0G  14.0G  8.0G   40.0G
+cpu              8      6     0       2
+
+ID  USER  KIND      AMOUNTS       FOR    ENDS  NOTE                  COMMAND
+30  ada   reserved  16.0G ram      2h   in 2h                        final (exam)
+31  ada   in 30     4.0G ram   16m40s          does not yield to 34  matlab
+32  bob   reserved  2 cpu       2h13m  in 10m  idle for 1h           timing
+
+PLACE  ID  USER  KIND      WANTS          WAITED  EXPECTED  AFTER
+    1  34  root  reserved  whole machine  16m40s   unknown  30, 31
+
+ID  USER  AMOUNTS        RESERVED AHEAD       BEGINS  FOR WHAT
+40  ada   whole machine  <96400>-<103600>      in 1d  Algorithms (course)
+41  ada   whole machine  <700000>-<707200>  in 7d23h  Algorithms (course)
+"""
+    )
+
+
+def test_the_page_with_reservations_at_60_columns(reserving, view):
+    lines = render.status_lines(reserving, view(60))
+    assert (
+        page(lines[7:11] + lines[-3:])
+        == """\
+ID  USER  KIND      AMOUNTS       FOR    ENDS  COMMAND
+30  ada   reserved  16.0G ram      2h   in 2h  final (exam)
+31  ada   in 30     4.0G ram   16m40s          matlab
+32  bob   reserved  2 cpu       2h13m  in 10m  timing
+ID  USER  AMOUNTS     RESERVED AHEAD       BEGINS  FOR WHAT
+40  ada   whole mac…  <96400>-<103600>      in 1d  Algorith…
+41  ada   whole mac…  <700000>-<707200>  in 7d23h  Algorith…
+"""
+    )
+
+
+def test_at_80_columns_there_is_room_for_who_does_not_yield(reserving, view):
+    assert (
+        page(render.lease_lines(reserving, view(80)))
+        == """\
+ID  USER  KIND      AMOUNTS       FOR    ENDS  NOTE                 COMMAND
+30  ada   reserved  16.0G ram      2h   in 2h                       final (exam)
+31  ada   in 30     4.0G ram   16m40s          does not yield to …  matlab
+32  bob   reserved  2 cpu       2h13m  in 10m  idle for 1h          timing
+"""
+    )
+
+
+def test_the_page_counts_what_is_further_ahead(status, view):
+    ahead = [
+        wire.LeaseInfo(n, "booked", 0, 1, {"cpu": 1}, 1.0, starts=2e4 + n, expires=3e4)
+        for n in range(1, 8)
+    ]
+    lines = render.status_lines(status(leases=ahead), view())
+    assert [line.split()[0] for line in lines[-7:]] == ["ID", *"12345", "..."]
+    assert lines[-1] == "... and 2 more; 'holdingpenctl list --ahead' shows all."
+
+
+NOTES = [
+    ({}, ""),
+    ({"asked_back": 9960.0, "asked_back_for": 18}, "asked back for 18, 40s ago"),
+    (
+        {"asked_back": 9960.0, "asked_back_for": 18, "unyielding": True},
+        "does not yield to 18",
+    ),
+    ({"idle_since": 6400.0, "kind": "reservation"}, "idle for 1h"),
+    (
+        {"idle_since": 6400.0, "reclaimable": True, "stolen": {"ram": GIB}},
+        "lost 1.0G ram",
+    ),
+    (
+        {"reclaimable": True, "asked_back": 1.0, "asked_back_for": 2},
+        "asked back for 2, 2h46m ago",
+    ),
+]
+
+
+@pytest.mark.parametrize(("more", "note"), NOTES)
+def test_a_note_says_what_is_most_urgent(status, view, more, note):
+    lease = wire.LeaseInfo(1, "live", 0, 1, {"cpu": 1}, 1.0, granted=1.0, **more)
+    heading, line = render.lease_lines(status(leases=[lease]), view())
+    assert ("NOTE" in heading, note in line) == (note != "", True)
+
+
+IDS = [
+    ([], ""),
+    ([17], "17"),
+    ([17, 18], "17, 18"),
+    ([17, 18, 19], "17-19"),
+    ([3, 5, 6, 7, 9], "3, 5-7, 9"),
+    ([7, 6], "7, 6"),
+]
+
+
+@pytest.mark.parametrize(("leases", "words"), IDS)
+def test_numbers_in_a_row_are_told_by_their_ends(leases, words):
+    assert render.ids(leases) == words
 
 
 def test_without_resources_it_is_said(status, view):
@@ -206,121 +304,17 @@ def test_the_summary_has_a_line_for_each_resource_and_one_for_people(busy, view)
     ]
 
 
+def test_the_summary_counts_what_is_ahead(reserving, view):
+    assert render.summary_lines(reserving, view())[-1] == (
+        "3 leases, 1 waiting, 2 reserved ahead"
+    )
+
+
 def test_one_lease_is_not_leases(status, view):
     lease = wire.LeaseInfo(1, "live", 0, 1, {}, 1.0)
     assert render.summary_lines(status(leases=[lease]), view())[-1] == (
         "1 lease, 0 waiting"
     )
-
-
-# Stories.
-
-
-def test_the_story_of_a_live_lease(view):
-    lease = wire.LeaseInfo(
-        17,
-        "live",
-        1000,
-        4242,
-        {"ram": 8 * GIB},
-        100.0,
-        granted=160.0,
-        priority=5,
-        expires=4000.0,
-        command="matlab",
-        label="whisper",
-        reason="demo",
-        reclaimable=True,
-        handover="best-effort",
-        drawn={"ram": 4 * GIB},
-        used={"ram": 3 * GIB},
-    )
-    assert (
-        page(render.story_lines(lease, 200.0, view(100)))
-        == """\
-Lease 17 is live.
-<100>: asked for 8.0 GiB ram by ada (uid 1000, pid 4242), priority 5, reclaimable.
-Command: matlab
-Label: whisper
-Reason: demo
-<160>: granted after 1m; 4.0 GiB ram from ballast, hand-over best-effort.
-Its programs used 3.0 GiB ram when last measured.
-<4000>: its expected end.
-"""
-    )
-
-
-def test_the_story_remembers_whom_it_waited_for(view):
-    lease = wire.LeaseInfo(
-        7, "live", 1000, 42, {"cpu": 1}, 100.0, granted=160.0, waits_for=[3, 5]
-    )
-    story = render.story_lines(lease, 200.0, view(None))
-    assert "In the line it waited for leases 3, 5." in story
-
-
-def test_the_story_of_one_who_waits(busy, view):
-    first, second = busy.leases[2], busy.leases[1]
-    assert (
-        page(render.story_lines(first, busy.now, view()))
-        == """\
-Lease 20 waits: it is number 1 in the line.
-<9300>: asked for 60.0 GiB ram by root (uid 0, pid 4244), priority 5.
-It has waited 11m40s so far: 60.0 GiB ram; 22.0 are there.
-It may start after 17.
-As things stand it should start in 40m.
-"""
-    )
-    assert (
-        page(render.story_lines(second, busy.now, view()))
-        == """\
-Lease 18 waits: it is number 2 in the line.
-<9000>: asked for the whole machine by bob (uid 1001, pid 4243).
-It has waited 16m40s so far.
-It may start after 17, 21.
-As things stand nobody knows when it starts: not every end before it is known.
-"""
-    )
-
-
-def test_the_story_of_one_that_starts(busy, view):
-    assert render.story_lines(busy.leases[3], busy.now, view())[0] == (
-        "Lease 21 is starting: what was held back is being made ready for it."
-    )
-
-
-ENDS = [
-    ("gone", None, "<160>: ended after 1m: its program ended."),
-    ("released", None, "<160>: ended after 1m: given back."),
-    ("ordered", 0, "<160>: ended after 1m: ordered by root."),
-    ("wait-over", None, "<160>: ended after 1m: left the line: it waited as long"),
-    ("new-word\x1b", None, "<160>: ended after 1m: new-word?."),
-    ("", None, "<160>: ended after 1m: the cause is unknown."),
-]
-
-
-@pytest.mark.parametrize(("why", "by", "line"), ENDS)
-def test_a_story_ends_with_how_it_ended(view, why, by, line):
-    lease = wire.LeaseInfo(
-        7,
-        "ended",
-        1000,
-        1,
-        {"cpu": 1},
-        90.0,
-        granted=100.0,
-        ended=160.0,
-        expires=900.0,
-        why_ended=why,
-        ended_by=by,
-    )
-    story = render.story_lines(lease, 200.0, view(None))
-    assert story[0] == "Lease 7 has ended."
-    assert story[-1].startswith(line)
-
-
-def test_who_did_not_wait_got_it_at_once(view):
-    lease = wire.LeaseInfo(7, "live", 0, 1, {"cpu": 1}, 90.0, granted=90.4)
-    assert render.story_lines(lease, 200.0, view())[-1] == "<90.4>: granted at once."
 
 
 def test_others_are_named_only_where_they_eat_into_what_is_lent(status, view):
@@ -336,143 +330,3 @@ def test_others_are_named_only_where_they_eat_into_what_is_lent(status, view):
         "WITHOUT A LEASE  PID  USER  COMMAND",
         "7.0G ram         911  bob   firefox",
     ]
-
-
-def test_who_never_got_it_is_told_so(view):
-    lease = wire.LeaseInfo(
-        7, "ended", 0, 1, {"cpu": 1}, 90.0, ended=100.0, why_ended="gone"
-    )
-    assert render.story_lines(lease, 200.0, view())[-1] == (
-        "<100>: ended never granted, after 10s: its program ended."
-    )
-
-
-# Events.
-
-EVENTS = [
-    ("joined", 17, {"uid": 1000, "amounts": {"ram": GIB}}, "ada, 1.0G ram"),
-    ("promised", 17, {"drawn": {"ram": GIB}}, "drawn 1.0G ram"),
-    ("granted", 17, {}, ""),
-    ("ended", 17, {"why": "ordered", "by_uid": 0}, "ordered, by root"),
-    ("ended", 17, {"why": "a-new-word"}, "a-new-word"),
-    ("taken", None, {"resource": "ram", "amount": GIB}, "ram, amount 1.0G"),
-    ("set", None, {"resource": "cpu", "capacity": 3}, "cpu, capacity 3"),
-    (
-        "set",
-        None,
-        {"resource": "cpu", "capacity": None, "uid": 0},
-        "cpu, capacity as configured, root",
-    ),
-    ("drained", None, {"reason": "new kernel"}, "reason new kernel"),
-    ("drained", None, {"reason": ""}, ""),
-    ("hostile", None, {"\x07": "\u202e", "": True, "n": 3}, "? ?,  True, n 3"),
-]
-
-
-@pytest.mark.parametrize(("what", "lease", "facts", "words"), EVENTS)
-def test_an_event_is_one_line(view, what, lease, facts, words):
-    where = f"lease {lease}" if lease else ""
-    assert render.event_line(wire.Happened(5.0, what, facts, lease), view()) == (
-        f"<5>  {what:<9}  {where:<10}  {words}".rstrip()
-    )
-
-
-def test_the_end_of_draining_has_a_word_of_its_own(view):
-    event = wire.Happened(5.0, "drained", {"reason": None, "uid": 0})
-    assert render.event_line(event, view()) == "<5>  undrained              root"
-
-
-# Whatever comes.
-
-TEXT = st.text(max_size=60)
-WHEN = st.floats(0, 2e9) | st.sampled_from([0.0, float("inf"), float("nan"), -5.0])
-AMOUNT = st.integers(0, 2**63 - 1)
-AMOUNTS_ANY = st.dictionaries(st.sampled_from(["ram", "machine"]) | TEXT, AMOUNT)
-LEASE = st.builds(
-    wire.LeaseInfo,
-    id=st.integers(1, 2**63),
-    state=st.sampled_from(["waiting", "promised", "live", "ended"]) | TEXT,
-    uid=st.integers(0, 2000),
-    pid=st.integers(0, 2**22),
-    amounts=AMOUNTS_ANY,
-    asked=WHEN,
-    granted=WHEN,
-    ended=WHEN,
-    expires=st.none() | WHEN,
-    command=TEXT,
-    label=TEXT,
-    reason=TEXT,
-    reclaimable=st.booleans(),
-    handover=TEXT,
-    drawn=AMOUNTS_ANY,
-    used=AMOUNTS_ANY,
-    place=st.integers(0, 100_000),
-    waits_for=st.lists(st.integers(1, 10**6)),
-    expected=st.none() | WHEN,
-    waits_why=TEXT,
-    why_ended=TEXT,
-    ended_by=st.none() | st.integers(0, 2000),
-)
-BOOKS = st.builds(wire.Books, AMOUNT, AMOUNT, AMOUNT, AMOUNT, AMOUNT, AMOUNT)
-STATUS = st.builds(
-    wire.Status,
-    id=st.just(1),
-    daemon=TEXT,
-    since=WHEN,
-    socket=TEXT,
-    now=WHEN,
-    resources=st.dictionaries(st.just("ram") | TEXT, BOOKS, max_size=4),
-    leases=st.lists(LEASE, max_size=4),
-    drain=st.none() | TEXT,
-    foreign=st.lists(
-        st.builds(
-            wire.ForeignUser, TEXT, st.integers(), st.integers(0, 2000), TEXT, AMOUNT
-        ),
-        max_size=2,
-    ),
-    troubles=st.lists(TEXT, max_size=2),
-)
-ANY_VIEW = st.builds(
-    View,
-    width=st.none() | st.integers(0, 130),
-    colour=st.booleans(),
-    user=st.just(lambda uid: f"user\x1b{uid}"),
-    date=st.just(lambda seconds: "2026-11-20 10:42:10"),
-)
-
-
-def harmless(lines, view):
-    for line in lines:
-        plain = SGR.sub("", line) if view.colour else line
-        assert plain.isprintable()
-        assert view.width is None or columns(plain) <= max(view.width, 20)
-    return True
-
-
-@pytest.mark.slow
-@settings(deadline=None)
-@given(STATUS, ANY_VIEW)
-def test_no_page_drives_the_terminal_or_is_too_wide(status, view):
-    assert harmless(render.status_lines(status, view), view)
-    assert harmless(render.summary_lines(status, view), view)
-
-
-@pytest.mark.slow
-@settings(deadline=None)
-@given(LEASE, WHEN, ANY_VIEW)
-def test_no_story_drives_the_terminal_or_is_too_wide(lease, now, view):
-    assert harmless(render.story_lines(lease, now, view), view)
-
-
-FACTS = st.dictionaries(
-    TEXT | st.sampled_from(["uid", "amounts", "resource", "by_uid"]),
-    TEXT | st.integers() | AMOUNTS_ANY | st.none() | st.floats() | st.lists(TEXT),
-    max_size=5,
-)
-
-
-@pytest.mark.slow
-@settings(deadline=None)
-@given(st.builds(wire.Happened, WHEN, TEXT, FACTS, st.none() | AMOUNT), ANY_VIEW)
-def test_no_event_drives_the_terminal_or_is_too_wide(event, view):
-    assert harmless([render.event_line(event, view)], view)

@@ -152,3 +152,25 @@ def test_watching_on_a_terminal_paints_over_the_page(attach, telling, busy, ctl)
     assert screen.text.count("\x1b[HHolding Pen 0.1.0, up 2h30m") == 2
     assert "... and 4 more lines" in screen.text
     assert screen.text.endswith("\x1b[?25h\x1b[?1049l")
+
+
+def test_times_are_told_in_few_words_of_the_zone_here(monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    monday = 1795424400.0  # 2026-11-23 09:00
+    now = monday - 2 * 86_400
+    assert terminal.time_words(monday, now) == "Mon 09:00"
+    assert terminal.times_words(monday, monday + 7200, now) == "Mon 09:00-11:00"
+
+
+@pytest.mark.parametrize("when", [float("inf"), float("nan"), 1e18])
+def test_a_time_that_cannot_be_is_said_to_be_so(monkeypatch, when):
+    monkeypatch.setenv("TZ", "UTC")
+    said = "on a date that cannot be"
+    assert terminal.date(when) == said
+    assert terminal.time_words(when, 0.0) == said
+    assert terminal.times_words(0.0, when, 0.0) == said
+
+
+def test_a_group_without_a_name_is_its_number():
+    assert terminal.group_name(0) == "root"
+    assert terminal.group_name(2**31 - 5) == "2147483643"
