@@ -45,7 +45,11 @@ from holdingpen.daemon.listener import (
 from holdingpen.daemon.options import Options, parse, socket_path, state_path
 from holdingpen.daemon.performer import Performer
 from holdingpen.daemon.ramhand import RamHand, open_groups
-from holdingpen.daemon.settings import Settings, read_settings
+from holdingpen.daemon.settings import (
+    Settings,
+    read_settings,
+    read_settings_at_start,
+)
 from holdingpen.daemon.systemd import Systemd
 from holdingpen.daemon.yielding import Yielding
 from holdingpen.devices import HostLike
@@ -475,10 +479,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon; returns its exit status."""
     try:
         options, check = parse(argv)
-        settings = read_settings(options.config)
         if check:
+            read_settings(options.config)
             print(f"{options.config}: good")
             return 0
+        settings, notes = read_settings_at_start(options.config)
+        for note in notes:
+            log(note)
         host = Host()
         socket = where(settings, options)
         hands = open_hands(settings, host, socket, private=options.user)

@@ -11,6 +11,7 @@ import grp
 import pwd
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -221,18 +222,32 @@ def _names(value: object) -> list[str]:
     return [_text(name) for name in names]
 
 
+#: The kernel's word for no user and no group: nobody ever has it.
+NO_ID = 2**32 - 1
+#: Where names that nobody has are collected; None: they are an error.
+_unknown: ContextVar[list[str] | None] = ContextVar("unknown", default=None)
+
+
 def _uid(name: str) -> int:
     try:
         return pwd.getpwnam(name).pw_uid
     except KeyError:
-        raise BadWord(f"there is no user {name!r}") from None
+        return _nobody(f"there is no user {name!r}")
 
 
 def _gid(name: str) -> int:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
-        raise BadWord(f"there is no group {name!r}") from None
+        return _nobody(f"there is no group {name!r}")
+
+
+def _nobody(problem: str) -> int:
+    unknown = _unknown.get()
+    if unknown is None:
+        raise BadWord(problem)
+    unknown.append(problem)
+    return NO_ID
 
 
 def _ids(look_up: Callable[[str], int]) -> Callable[[object], dict[str, int]]:
@@ -350,6 +365,26 @@ def read_settings(path: Path) -> Settings:
     except (OSError, UnicodeDecodeError) as why:
         raise BadSettings(f"cannot read the configuration {path}: {why}.") from None
     return parse_settings(text, str(path))
+
+
+def read_settings_at_start(path: Path) -> tuple[Settings, list[str]]:
+    """Read it where a name that nobody has any more must not keep it from starting.
+
+    Returns:
+        The settings, in which a name that nobody has means nobody; and what is to be
+        said about that.
+
+    Raises:
+        BadSettings: as `read_settings`, for everything else.
+    """
+    unknown: list[str] = []
+    token = _unknown.set(unknown)
+    try:
+        return read_settings(path), [
+            f"{path}: {x}; it counts for nobody." for x in unknown
+        ]
+    finally:
+        _unknown.reset(token)
 
 
 def parse_settings(text: str, name: str) -> Settings:

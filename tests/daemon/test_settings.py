@@ -15,11 +15,13 @@ from holdingpen.core.rights import Allow
 from holdingpen.daemon.settings import (
     ALLOW_KEYS,
     KEYS,
+    NO_ID,
     Disk,
     People,
     Settings,
     parse_settings,
     read_settings,
+    read_settings_at_start,
 )
 from holdingpen.errors import BadSettings
 
@@ -464,3 +466,13 @@ def test_any_text_behind_a_rule_is_settings_or_a_mistake(text):
         parse_settings(f"[[allow]]\n{text}", "x.toml")
     except BadSettings as why:
         assert str(why).startswith("x.toml")  # noqa: PT017
+
+
+def test_a_user_who_was_deleted_does_not_keep_the_daemon_from_starting(tmp_path):
+    path = tmp_path / "holdingpen.toml"
+    path.write_text('[[allow]]\nuser = ["nosuchuser", "root"]\npriority_max = 3\n')
+    with pytest.raises(BadSettings, match="nosuchuser"):
+        read_settings(path)
+    settings, (note,) = read_settings_at_start(path)
+    assert settings.allow[0].uids == {0, NO_ID}
+    assert "nosuchuser" in note
