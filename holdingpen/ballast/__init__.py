@@ -5,6 +5,7 @@ threads.  They know amounts and leases' numbers, and nothing of who waits for wh
 
     ram.py        memory as the pages of files that may be lent whole
                   pool.py, pieces.py, files.py, hugefile.py, pages.py are its parts
+    reserve.py    slightly more of it than is promised, in no books
     samegroup.py  memory that reaches a program inside one control group
                   leasegroup.py is one group; lazyholder.py the helper in it, a program
     disk.py       blocks of a disk, as a file, a file system, or a directory

@@ -202,12 +202,16 @@ class Books:
             self.patience.add((what.at.boot_s + wait_s, lease.id))
         self._stand(lease)
 
-    def rank(self, priority: int, asked: Moment) -> float:
+    def rank(self, ask: Ask, asked: Moment) -> float:
         """Who has the lower rank stands before the other.
 
-        All age alike, so who stands before whom never changes by it.
+        All age alike, so who stands before whom never changes by it.  Who asks inside
+        a reservation of the whole machine stands before all whom that keeps out.
         """
-        return (asked.boot_s / self.ageing_s if self.ageing_s else 0.0) - priority
+        if ask.inside and self.reservations[ask.inside].exclusive:
+            return FIRST
+        waited = asked.boot_s / self.ageing_s if self.ageing_s else 0.0
+        return waited - ask.priority
 
     def _stand(self, lease: Lease) -> None:
         """Give it its place in the line."""
@@ -219,7 +223,7 @@ class Books:
         """The rank of one that stands in the line."""
         if lease.starts_wall_s is not None:
             return FIRST + lease.starts_wall_s
-        return self.rank(lease.ask.priority, lease.asked)
+        return self.rank(lease.ask, lease.asked)
 
     def _apply_promised(self, what: fact.Promised) -> None:
         lease = self._book(what.lease, what.ask, what.at, PROMISED, what.drawn)

@@ -18,8 +18,9 @@ from msgspec import Struct
 from holdingpen.core.books import Books
 from holdingpen.core.decisions import ENDS_MAX
 from holdingpen.core.facts import Ask, Moment
-from holdingpen.core.leases import Lease
+from holdingpen.core.leases import WAITING, Lease
 from holdingpen.core.rights import Rules
+from holdingpen.core.standings import foretold
 
 #: Blockers named in a refusal.
 BLOCKERS_MAX = 3
@@ -196,42 +197,103 @@ def may_start(
         return Fit(now_s)
     spans = reservations(books, now_s, inf, rules.ready_before_s)
     spans += _leases(books, at, rules.assume_s)
-    return first_fit(needs, now_s, length_s, spans, capacities(books))
+    there = capacities(books)
+    for name in there:
+        there[name] -= books.resources[name].foreign
+    return first_fit(needs, now_s, length_s, spans, there)
+
+
+def _promised(books: Books, at: Moment, lease: Lease, rules: Rules) -> list[Span]:
+    """What a reservation may not take from others who have none.
+
+    From leases that said when they end, and need not give anything back before; and
+    from those who wait and stand before it, as far as their times are known.
+    """
+    ask = lease.ask
+    spans = []
+    for number, start_s in foretold(books, at).items():
+        waits = books.leases[number]
+        if waits.id == lease.id or waits.ask.priority < ask.priority:
+            continue
+        begin_s = at.wall_s + start_s - at.boot_s
+        length_s = waits.ask.length_s or rules.assume_s
+        spans.append(Span(begin_s, begin_s + length_s, waits.needs, number))
+    for end_s, number in books.known_ends.islice(0, ENDS_MAX):
+        held = books.leases[number]
+        until_s = at.wall_s + end_s - at.boot_s
+        if until_s > at.wall_s and not held.ask.reclaimable:
+            spans.append(Span(-inf, until_s, held.needs, number))
+    return spans
 
 
 def clash(
-    books: Books, lease: Lease, from_s: float, until_s: float
+    books: Books,
+    at: Moment,
+    lease: Lease,
+    from_s: float,
+    until_s: float,
+    rules: Rules,
 ) -> list[int] | None:
-    """Whose reservations leave no room for one from `from_s` until `until_s`.
+    """Who leaves no room for a reservation from `from_s` until `until_s`.
 
     Args:
         books: the books.
+        at: now.
         lease: the reservation itself, which is not in its own way.
         from_s: the begin of what is looked at.
         until_s: its end.
+        rules: how long those are taken to last who did not say.
 
     Returns:
         The first that are in its way; None: there is room.
     """
     spans = reservations(books, from_s, until_s, but=lease.id)
+    spans += _promised(books, at, lease, rules)
     fit = first_fit(lease.needs, from_s, until_s - from_s, spans, capacities(books))
     return None if fit.start_s == from_s else fit.blockers
+
+
+def free_from(
+    books: Books,
+    at: Moment,
+    lease: Lease,
+    from_s: float,
+    lasts_s: float,
+    rules: Rules,
+) -> float:
+    """When a reservation would fit at the soonest, in seconds since 1970.
+
+    Args:
+        books: the books.
+        at: now.
+        lease: the reservation.
+        from_s: when it is wanted.
+        lasts_s: for how long.
+        rules: as in `clash`.
+    """
+    spans = reservations(books, from_s, inf, but=lease.id)
+    spans += _promised(books, at, lease, rules)
+    return first_fit(lease.needs, from_s, lasts_s, spans, capacities(books)).start_s
 
 
 def in_the_way(
     books: Books, blockers: Iterable[int], name_of: Callable[[int], str]
 ) -> str:
-    """One sentence for people: whose reservations leave no room.
+    """One sentence for people: who leaves no room.
 
     Args:
         books: the books.
-        blockers: reservations.
+        blockers: reservations, and leases that said when they end.
         name_of: what people call a user.
     """
     words = []
     for number in blockers:
-        ask = books.leases[number].ask
+        lease = books.leases[number]
+        ask = lease.ask
+        kind = "reservation" if lease.reservation else "lease"
+        if lease.state == WAITING and lease.starts_wall_s is None:
+            kind = "place in the line"
         reason = f", {ask.reason}" if ask.reason else ""
-        words.append(f"{number} ({name_of(ask.who.uid)}{reason})")
-    one = "reservation {} leaves" if len(words) == 1 else "reservations {} leave"
-    return f"{one.format(', '.join(words))} no room for it then."
+        words.append(f"{kind} {number} ({name_of(ask.who.uid)}{reason})")
+    leave = "leaves" if len(words) == 1 else "leave"
+    return f"{' and '.join(words)} {leave} no room for it then."

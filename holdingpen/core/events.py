@@ -171,7 +171,8 @@ class Measured(Struct, frozen=True, gc=False):
 
     at: Moment
     resource: str
-    #: Bytes a program could get now without pushing others (MemAvailable).
+    #: Bytes a program could get now without pushing others (MemAvailable), less what
+    #: the daemon will still give; it may be below 0.
     available: int
     #: Ballast bytes really occupied at that moment.
     ballast: int

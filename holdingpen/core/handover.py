@@ -16,6 +16,10 @@ what is promised.
     directory  as `paced`, on a disk                            bounded (64 MiB)
     pool       the kernel keeps it apart: huge pages            exact
 
+What others take of a paced lease is made good out of a reserve that is held beside the
+books, so the program gets all it was promised for as long as that lasts; after that it
+may lack those 8 MiB, and the rest stays held.
+
 Only what was held back, or is prepared whole before the grant, can be promised: if a
 lease is bigger than the ballast was, all of it is best-effort.
 """

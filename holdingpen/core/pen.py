@@ -51,7 +51,14 @@ RETAKE_AFTER_S: Final = 2.0
 REST_AFTER_PRESSURE_S: Final = 30.0
 
 #: What changes for those who were deferred because of what is reserved ahead.
-_ROOM: Final = (fact.Ended, fact.Shrunk, fact.CapacitySet, fact.ResourceSet)
+_ROOM: Final = (
+    fact.Ended,
+    fact.Shrunk,
+    fact.CapacitySet,
+    fact.ResourceSet,
+    fact.Booked,
+    fact.Extended,
+)
 
 
 class Pen:
@@ -178,9 +185,12 @@ class Pen:
                 self._started(event)
             case _:
                 assert_never(event)
-        dated = dated or bool(books.dated)
-        if dated and books.deferred and any(isinstance(x, _ROOM) for x in facts):
-            self.reserving.reconsider(at)
+        if books.dated and not dated:
+            # nobody looked at the clocks before the first date was made
+            dated = True
+            self.reserving.begin(at)
+        if dated and books.deferred:
+            self.reserving.reconsider(at, any(isinstance(x, _ROOM) for x in facts))
         waiters = books.line.waiters
         if waiters:
             self._serve(at)
@@ -213,7 +223,7 @@ class Pen:
             return 0
         needs = needs_of(ask, books.ledgers)
         lease = books.last_lease + 1
-        rank = books.rank(ask.priority, at)
+        rank = books.rank(ask, at)
         fit = self.reserving.may_start(at, ask, needs) if books.dated else None
         if fit is not None and fit.start_s <= at.wall_s:
             fit = None
@@ -604,18 +614,15 @@ class Pen:
         for name in self._measuring.due(at.boot_s):
             self._ending.measure(name, at)
         self.reclaiming.end_unyielding(at)
-        deferred = self.books.deferred
-        if self.books.dated and deferred and deferred[0][0] <= at.boot_s:
-            self.reserving.reconsider(at)
-        if at.boot_s >= self._teller.due_s:
+        if at.boot_s >= self._teller.next_s:
             self._effects += self._teller.tell_all(at)
 
     @property
     def wake_at_s(self) -> float:
         """boot_s when the pen wants a `Ticked`; infinity: never."""
-        soonest = min(self._teller.due_s, self._measuring.next_s)
+        soonest = min(self._teller.next_s, self._measuring.next_s)
         books = self.books
-        if books.dated or books.asked:
+        if books.dated or books.deferred or books.asked:
             soonest = min(soonest, self.reserving.wake_at_s, self.reclaiming.wake_at_s)
         if self.books.patience:
             soonest = min(soonest, self.books.patience[0][0])

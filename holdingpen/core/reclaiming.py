@@ -11,6 +11,7 @@ If the one in need starts or leaves, the request is withdrawn.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from math import inf
 from typing import Final
@@ -42,27 +43,34 @@ class Reclaiming:
             if lease.needed_by not in books.line.waiters:
                 self._withdraw(at, lease)
         if books.drain is None and books.line.waiters:
-            first = self._first()
-            if first is not None:
-                self._ask_for(at, first)
+            ahead: dict[str, int] = {}
+            for first in self._first():
+                self._ask_for(at, first, ahead)
+                for key, need in first.needs.items():
+                    ahead[key] = ahead.get(key, 0) + need
 
-    def _first(self) -> Lease | None:
-        line = self._desk.books.line
-        for number in line.first(FIRST_MAX):
-            if not line.waiters[number].until_s:
-                return self._desk.books.leases[number]
-        return None
+    def _first(self) -> list[Lease]:
+        """The reservations that are due, and the first of the others."""
+        books = self._desk.books
+        found = []
+        for number in books.line.first(FIRST_MAX):
+            if not books.line.waiters[number].until_s:
+                lease = books.leases[number]
+                found.append(lease)
+                if lease.starts_wall_s is None:
+                    break
+        return found
 
     def _withdraw(self, at: Moment, lease: Lease) -> None:
         self._desk.record(fact.AskedBack(lease.id, at, 0))
         self._desk.effects.append(do.TellReclaim(lease.ask.conn, lease.id, False))
 
-    def _ask_for(self, at: Moment, first: Lease) -> None:
+    def _ask_for(self, at: Moment, first: Lease, ahead: Mapping[str, int]) -> None:
         books = self._desk.books
         due = first.starts_wall_s is not None
         if not books.reclaimable and not due:
             return
-        lacking = self._lacking(first)
+        lacking = self._lacking(at, first, ahead)
         if not lacking:
             return
         chosen = []
@@ -86,15 +94,36 @@ class Reclaiming:
             told = do.TellReclaim(lease.ask.conn, lease.id, True)
             self._desk.effects.append(told)
 
-    def _lacking(self, first: Lease) -> dict[str, int]:
-        """What is neither there for him, nor on its way, nor asked back already."""
+    def _lacking(
+        self, at: Moment, first: Lease, ahead: Mapping[str, int]
+    ) -> dict[str, int]:
+        """What is neither there for him, nor on its way, nor asked back already.
+
+        Args:
+            at: now.
+            first: who lacks it.
+            ahead: resource to what those before him need.
+        """
         books = self._desk.books
         lacking = {}
         for key, need in first.needs.items():
             ledger = books.ledgers[key]
-            lacking[key] = need - ledger.room - ledger.transit
-        asked = (x for x in books.asked.values() if x.needed_by == first.id)
-        return _less({key: n for key, n in lacking.items() if n > 0}, *asked)
+            lacking[key] = ahead.get(key, 0) + need - ledger.room - ledger.transit
+        lacking = {key: n for key, n in lacking.items() if n > 0}
+        return _less(lacking, *books.asked.values(), *self._over_in_time(at, first))
+
+    def _over_in_time(self, at: Moment, first: Lease) -> list[Lease]:
+        """Who is over by the date of a reservation that is about to begin."""
+        books = self._desk.books
+        if first.starts_wall_s is None:
+            return []
+        from_s, until_s = at.boot_s, at.boot_s + first.starts_wall_s - at.wall_s
+        ends = books.known_ends.irange((from_s, 0), (until_s, inf))
+        over = [books.leases[number] for _, number in islice(ends, CANDIDATES_MAX)]
+        dates = books.expiries.irange((at.wall_s, 0), (first.starts_wall_s, inf))
+        live = [books.reservations.get(number) for _, number in dates]
+        over += [lease for lease in live if lease is not None]
+        return [lease for lease in over if not lease.needed_by]
 
     def _candidates(self, at: Moment, first: Lease, due: bool) -> list[Lease]:
         """Who may be asked back for him, whom first first."""

@@ -31,8 +31,10 @@ from holdingpen.core.facts import Ask, Moment
 from holdingpen.core.leases import BOOKED, LIVE, Lease, Why, needs_of
 from holdingpen.core.rights import allowance, may_end, not_allowed, too_long
 
-#: How many who are deferred are looked at after each event.
+#: How many who are deferred are looked at after each event (0.1 ms each), and how soon
+#: after that the next.
 RECONSIDERED_MAX: Final = 32
+PAUSE_S: Final = 0.01
 #: A new forecast that differs by less, in seconds, is not written down.
 GRAIN_S: Final = 1.0
 #: A step of the wall clock that counts as one, in seconds.
@@ -51,6 +53,9 @@ class Reserving:
         self._planned_s = inf
         #: Those whose time has come and that are more than there is now.
         self._too_big: set[int] = set()
+        #: Those who were deferred and are still to be looked at, and when some were.
+        self._unlooked: list[int] = []
+        self._looked_s = 0.0
         #: Idle reservations of which their owners were told.
         self._told_idle: set[int] = set()
 
@@ -63,7 +68,7 @@ class Reserving:
         self._offset_s = offset_s
         if abs(offset_s - self._planned_s) > STEP_S:
             self._planned_s = offset_s
-            self.reconsider(at, len(books.deferred))
+            self.reconsider(at, all_of_them=True)
         if books.expiries[0][0] <= at.wall_s:
             self._expire(at)
         if books.calendar:
@@ -100,9 +105,10 @@ class Reserving:
         """boot_s when something is due; infinity: nothing is."""
         books, rules = self._desk.books, self._desk.rules
         wake_s = books.deferred[0][0] if books.deferred else inf
+        if self._unlooked:
+            wake_s = min(wake_s, self._looked_s + PAUSE_S)
         if self._offset_s is None:
-            # nothing has happened since the last of them was made
-            return -inf if books.dated else wake_s
+            return wake_s
         if books.expiries:
             wake_s = min(wake_s, books.expiries[0][0] - self._offset_s)
         if books.calendar:
@@ -178,18 +184,36 @@ class Reserving:
         until_s = at.boot_s + fit.start_s - at.wall_s
         self._desk.record(fact.Deferred(lease, until_s))
 
-    def reconsider(self, at: Moment, count: int = RECONSIDERED_MAX) -> None:
-        """Look again at who was deferred: something ended, or was reserved."""
+    def reconsider(self, at: Moment, all_of_them: bool = False) -> None:
+        """Look again at those who were deferred, some at a time.
+
+        Args:
+            at: now.
+            all_of_them: something ended or was reserved, so each may start sooner, or
+                later; else only those whose time has come.
+        """
         books = self._desk.books
-        for until_s, number in list(books.deferred.islice(0, count)):
-            lease = books.leases[number]
-            fit = self.may_start(at, lease.ask, lease.needs)
-            if fit.start_s <= at.wall_s:
-                self._desk.record(fact.Deferred(number, 0.0))
-                continue
-            moved_s = abs(at.boot_s + fit.start_s - at.wall_s - until_s)
-            if moved_s > GRAIN_S or until_s <= at.boot_s:
-                self.defer(at, number, fit)
+        if all_of_them:
+            self._unlooked = [number for _, number in books.deferred]
+        due = [n for time_s, n in books.deferred.islice(0, RECONSIDERED_MAX)
+               if time_s <= at.boot_s]  # fmt: skip
+        some = self._unlooked[:RECONSIDERED_MAX]
+        del self._unlooked[:RECONSIDERED_MAX]
+        for number in dict.fromkeys((*due, *some)):
+            waiter = books.line.waiters.get(number)
+            if waiter is not None and waiter.until_s:
+                self._look_again(at, number, waiter.until_s)
+        self._looked_s = at.boot_s
+
+    def _look_again(self, at: Moment, number: int, until_s: float) -> None:
+        lease = self._desk.books.leases[number]
+        fit = self.may_start(at, lease.ask, lease.needs)
+        if fit.start_s <= at.wall_s:
+            self._desk.record(fact.Deferred(number, 0.0))
+            return
+        moved_s = abs(at.boot_s + fit.start_s - at.wall_s - until_s)
+        if moved_s > GRAIN_S or until_s <= at.boot_s:
+            self.defer(at, number, fit)
 
     # Beginning.
 
@@ -208,7 +232,10 @@ class Reserving:
             until_s = lease.until_wall_s
         written = None if stood else ask
         desk.record(fact.Reserved(number, at, until_s, drawn, written))
-        self.tell(desk.books.leases[number])
+        started = desk.books.leases[number]
+        if started.starts_wall_s is None:
+            # who booked a date was told then
+            self.tell(started)
 
     def tell(self, lease: Lease) -> None:
         """Say that it is reserved, and what was reserved together with it."""
@@ -243,9 +270,11 @@ class Reserving:
             return
         trial = Lease(0, ask, needs_of(ask), BOOKED, event.at)
         for starts_s in starts:
-            clash = self._clash(trial, starts_s, starts_s + lasts_s)
+            clash = self._clash(event.at, trial, starts_s, starts_s + lasts_s)
             if clash is not None:
-                free_s = self._free_from(trial, starts_s, lasts_s)
+                free_s = calendar.free_from(
+                    desk.books, event.at, trial, starts_s, lasts_s, desk.rules
+                )
                 desk.refuse(ask.conn, ask.number, clash, free_s)
                 return
         first = desk.books.last_lease + 1
@@ -254,7 +283,6 @@ class Reserving:
             what = fact.Booked(number, event.at, ask, starts_s, until_s, first)
             desk.record(what)
         self.tell(desk.books.leases[first])
-        self.reconsider(event.at)
 
     def _odd(
         self, at: Moment, starts: Sequence[float], lasts_s: float
@@ -269,19 +297,15 @@ class Reserving:
         return None
 
     def _clash(
-        self, lease: Lease, from_s: float, until_s: float
+        self, at: Moment, lease: Lease, from_s: float, until_s: float
     ) -> tuple[str, str] | None:
         books = self._desk.books
-        blockers = calendar.clash(books, lease, from_s, until_s)
+        rules = self._desk.rules
+        blockers = calendar.clash(books, at, lease, from_s, until_s, rules)
         if blockers is None:
             return None
         name_of = self._desk.name_of
         return "conflict", calendar.in_the_way(books, blockers, name_of)
-
-    def _free_from(self, lease: Lease, from_s: float, lasts_s: float) -> float:
-        spans = calendar.reservations(self._desk.books, from_s, inf, but=lease.id)
-        there = calendar.capacities(self._desk.books)
-        return calendar.first_fit(lease.needs, from_s, lasts_s, spans, there).start_s
 
     # Changing.
 
@@ -316,14 +340,13 @@ class Reserving:
         else:
             refused = too_long(until_s - _began_s(lease), allow)
         if refused is None:
-            refused = self._clash(lease, lease.until_wall_s, until_s)
+            refused = self._clash(event.at, lease, lease.until_wall_s, until_s)
         if refused is not None:
             desk.refuse(event.conn, event.number, refused)
             return
         desk.record(fact.Extended(lease.id, event.at, until_s, event.who.uid))
         told = do.TellExtended(event.conn, event.number, lease.id, until_s)
         desk.effects.append(told)
-        self.reconsider(event.at)
 
 
 def _began_s(lease: Lease) -> float:

@@ -19,6 +19,8 @@ from holdingpen.core.facts import MACHINE, Moment
 TELL_FIRST: Final = 200
 #: How many leases a waiter is told it waits for.
 WAITS_FOR_MAX: Final = 8
+#: A lease that is over its known end by more, in seconds, has no known end.
+LATE_S: Final = 1.0
 #: Among how many holders, the oldest, those are looked for.
 HOLDERS_LOOKED_AT: Final = 1000
 
@@ -56,11 +58,11 @@ def standings(
             line.
     """
     alone = _alone(books, name_of)
-    foretold = _foretell(books, at) if forecast and leases else {}
+    starts = foretold(books, at) if forecast and leases else {}
     known: dict[str, list[int]] = {}
     standings = {}
     for lease in leases:
-        start_s = foretold.get(lease)
+        start_s = starts.get(lease)
         standings[lease] = Standing(
             books.line.place(lease),
             decisions.shortage(books.line, lease, books.ledgers, books.drain, alone),
@@ -81,7 +83,8 @@ def _alone(books: Books, name_of: Callable[[int], str]) -> str:
     return ""
 
 
-def _foretell(books: Books, at: Moment) -> dict[int, float]:
+def foretold(books: Books, at: Moment) -> dict[int, float]:
+    """When those who wait will start, in boot_s, as far as that is known."""
     if books.drain is not None:
         return {}
     first = (books.leases[lease] for lease in books.line.first(TELL_FIRST))
@@ -115,7 +118,12 @@ def known_ends(books: Books, at: Moment) -> list[tuple[float, Mapping[str, int]]
     """boot_s and needs of the leases that have a known end, soonest first."""
     ends = books.known_ends.islice(0, decisions.ENDS_MAX)
     known: list[tuple[float, Mapping[str, int]]]
-    known = [(end_s, books.leases[lease].needs) for end_s, lease in ends]
+    # who is over his time may stay for ever
+    known = [
+        (end_s, books.leases[lease].needs)
+        for end_s, lease in ends
+        if end_s > at.boot_s - LATE_S
+    ]
     if books.reservations:
         offset_s = at.boot_s - at.wall_s
         for lease in books.reservations.values():

@@ -16,7 +16,7 @@ from typing import Final
 from holdingpen.core.books import Books
 from holdingpen.core.effects import TellWaiting
 from holdingpen.core.facts import Moment
-from holdingpen.core.standings import TELL_FIRST, Standing, standings
+from holdingpen.core.standings import LATE_S, TELL_FIRST, Standing, standings
 
 #: Tell at most this often: the first of the line, and so many others.
 TELL_EVERY_S: Final = 1.0
@@ -33,12 +33,21 @@ class Teller:
         self._name_of = name_of
         #: boot_s when all are to be told; infinity: nothing moved.
         self.due_s = inf
+        #: boot_s when the first time that somebody was told is over.
+        self._over_s = inf
         #: boot_s when all were told last.
         self._told_s = -inf
         #: Lease to place, reason and expected second, as it was told.
         self._told: dict[int, tuple[int, str, int]] = {}
         #: From which place on the others are told next.
         self._next = TELL_FIRST
+
+    @property
+    def next_s(self) -> float:
+        """boot_s when somebody is to be told something; infinity: nobody is."""
+        if not self._books.line.waiters:
+            return self.due_s
+        return min(self.due_s, self._over_s)
 
     def something_moved(self, at: Moment) -> None:
         """Tell those who wait, soon."""
@@ -54,7 +63,7 @@ class Teller:
         # A forecast costs a walk of the line; in a long one it comes a second later.
         short = len(self._books.line) <= FORECAST_AT_ONCE
         how = standings(self._books, at, [lease], self._name_of, forecast=short)
-        return self._news(how)
+        return self._news(how, at)
 
     def tell_all(self, at: Moment) -> Iterator[TellWaiting]:
         """What to say to the first of the line, and to some of the others."""
@@ -65,16 +74,21 @@ class Teller:
         self._next += TELL_OTHERS
         deeper = len(line) > TELL_FIRST
         self.due_s = at.boot_s + TELL_EVERY_S if deeper else inf
+        self._over_s = inf
         self._told_s = at.boot_s
-        return self._news(standings(self._books, at, leases, self._name_of))
+        return self._news(standings(self._books, at, leases, self._name_of), at)
 
-    def _news(self, how: dict[int, Standing]) -> Iterator[TellWaiting]:
+    def _news(self, how: dict[int, Standing], at: Moment) -> Iterator[TellWaiting]:
         for lease, standing in how.items():
             expected = standing.expected_wall_s
             told = (standing.place, standing.reason, int(expected or 0))
             if self._told.get(lease) == told:
                 continue
             self._told[lease] = told
+            if expected is not None:
+                # what he is told now is worth nothing when that is over
+                over_s = at.boot_s + max(expected - at.wall_s, 0.0) + 2 * LATE_S
+                self._over_s = min(self._over_s, over_s)
             ask = self._books.leases[lease].ask
             yield TellWaiting(
                 ask.conn,

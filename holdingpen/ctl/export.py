@@ -122,6 +122,7 @@ def lease_object(
         "places": lease.places,
         "kept": lease.kept,
         "stolen": lease.stolen,
+        "made_good": lease.made_good,
         "drawn": lease.drawn,
         "used": lease.used,
     }

@@ -304,12 +304,21 @@ def _note(lease: wire.LeaseInfo, now: float) -> str:
             return f"does not yield to {lease.asked_back_for}"
         since = span(lease.asked_back, now)
         return f"asked back for {lease.asked_back_for}, {since} ago"
-    lost = {name: amount for name, amount in lease.stolen.items() if amount}
+    lost = lost_of(lease)
     if lost:
         return f"lost {short_amounts(lost)}"
     if lease.idle_since:
         return f"idle for {span(lease.idle_since, now)}"
     return "reclaimable" if lease.reclaimable else ""
+
+
+def lost_of(lease: wire.LeaseInfo) -> dict[str, int]:
+    """What others took of it, and was not made good."""
+    lost = {
+        name: amount - lease.made_good.get(name, 0)
+        for name, amount in lease.stolen.items()
+    }
+    return {name: amount for name, amount in lost.items() if amount > 0}
 
 
 def _called(lease: wire.LeaseInfo) -> str:

@@ -170,9 +170,11 @@ def _handed(lease: wire.LeaseInfo) -> list[str]:
     kept = {name: amount for name, amount in lease.kept.items() if amount}
     if kept:
         lines.append(f"Still kept for it: {in_words(kept)}.")
-    lost = {name: amount for name, amount in lease.stolen.items() if amount}
-    if lost:
-        lines.append(f"Of what was freed for it others took {in_words(lost)}.")
+    stolen = {name: amount for name, amount in lease.stolen.items() if amount}
+    if stolen:
+        good = {name: amount for name, amount in lease.made_good.items() if amount}
+        made = f", and {in_words(good)} were made good" if good else ""
+        lines.append(f"Of what was freed for it others took {in_words(stolen)}{made}.")
     return lines
 
 

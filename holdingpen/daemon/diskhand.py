@@ -58,6 +58,8 @@ class DiskHand:
         #: Lease to what its directory uses, and what others took, when last looked.
         self._used: dict[int, int] = {}
         self.stolen: Mapping[int, int] = {}
+        #: What is freed of a disk for one, few take: nothing is kept to make it good.
+        self.made_good: Mapping[int, int] = {}
         #: Lease that is over to why what it had is not back.
         self._busy: dict[int, str] = {}
         #: Leases with a directory; replaced and never changed.

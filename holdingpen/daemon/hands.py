@@ -91,6 +91,10 @@ class Hand(Protocol):
         """Lease to bytes that were freed for it and that others took."""
 
     @property
+    def made_good(self) -> Mapping[int, int]:
+        """Lease to bytes of those that it was given once more."""
+
+    @property
     def notes(self) -> list[str]:
         """What the administrator should read in the log at the start."""
 

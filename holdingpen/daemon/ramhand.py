@@ -16,11 +16,12 @@ from holdingpen.amounts import format_size
 from holdingpen.ballast import BallastLike, Piece
 from holdingpen.ballast.lazyholder import WINDOW
 from holdingpen.ballast.ram import UNIT
+from holdingpen.ballast.reserve import ReservedBallast
 from holdingpen.ballast.samegroup import SameGroup
 from holdingpen.core import effects as do
 from holdingpen.core.handover import Choice
 from holdingpen.daemon.hands import Ready, unheard
-from holdingpen.daemon.lending import keep_bytes, ram_wishes
+from holdingpen.daemon.lending import keep_bytes, ram_plan, ram_wishes
 from holdingpen.daemon.pacer import STEP, Pacer
 from holdingpen.daemon.settings import Settings
 from holdingpen.devices import HostLike
@@ -75,9 +76,12 @@ class RamHand:
             settings: what the administrator decided.
             groups: the control groups of leases, or why there are none.
         """
-        self.ballast = ballast
+        #: It, with the reserve.
+        self.ballast = ReservedBallast(ballast, self._is_short)
         #: What must stay available when ballast is taken.
         self.keep_free_bytes = 0
+        #: Whether ballast is given up when programs wait for memory.
+        self._yields = False
         self._host = host
         #: Called with what broke a thread of this hand.
         self.broken: Callable[[Exception], None] = unheard
@@ -85,12 +89,14 @@ class RamHand:
         #: fall short, or programs starve.
         self._step_bytes = -(-(STEP + short_bytes()) // UNIT) * UNIT
         self._pacer = Pacer(
-            ballast.give,
+            self.ballast.give,
             host.use_of,
             host.ram_available,
+            make_good=self.ballast.make_good,
             forget=host.forget,
             broken=lambda why: self.broken(why),
             step=self._step_bytes,
+            short=short_bytes(),
         )
         self._groups = groups or Groups(None, "A private pen moves no programs.")
         self._groups.listen(self._group_over)
@@ -105,6 +111,9 @@ class RamHand:
     def configure(self, settings: Settings) -> None:
         """Obey a configuration that was read again."""
         self.keep_free_bytes = keep_bytes(settings, self._host)
+        self._yields = settings.ram_policy == "yield"
+        plan = ram_plan(settings, self._host)
+        self.ballast.resize(plan.hold, plan.reserve)
 
     def total(self) -> int:
         """The machine's memory."""
@@ -128,7 +137,22 @@ class RamHand:
             "by then was free for anybody."
             for lease, how in list(self._fallen.items())
         ]
-        return found
+        return found + self._spent()
+
+    def _spent(self) -> list[str]:
+        """What others took and the reserve made good."""
+        made_good = sum(self.made_good.values())
+        if not made_good:
+            return []
+        return [
+            f"{format_size(made_good)} that others took from leases were made good out "
+            f"of the reserve; {format_size(self.ballast.reserve)} of "
+            f"{format_size(self.ballast.wanted)} are left in it."
+        ]
+
+    def _is_short(self) -> bool:
+        """Whether others are to have memory before the reserve has it."""
+        return self._yields and self._host.ram_available() < self.keep_free_bytes
 
     def may_take(self, step_bytes: int) -> bool:
         """Whether the machine bears it."""
@@ -136,7 +160,28 @@ class RamHand:
         return left >= self.keep_free_bytes and self._host.pressure() < PRESSURE_MAX
 
     def available(self) -> int:
-        """MemAvailable, and what lies in the lists of each CPU."""
+        """MemAvailable, and what lies in the lists of each CPU, less what is promised.
+
+        Promised is the reserve, as far as it is not there.  With T bytes in the
+        machine, of which K are never lent and W are to be the reserve, the capacity is
+        C = T - K - W.  When R of W are there, H are held, L are kept for leases and
+        used by them, and others use X, then
+
+            MemAvailable = T - X - H - L - R
+            available    = MemAvailable - (W - R)     = T - X - H - L - W
+            foreign      = C - available - H - L      = X - K
+
+        whatever R is.  So the reserve is no foreign use while it is there; while it is
+        taken, spent and taken again nothing settles and nothing is found; nothing is
+        lent that it is to be taken from; and what was stolen is foreign use, made good
+        or not, because others have it.  It is below 0 when not even the reserve is
+        left: a 0 would hide that others have some of the capacity as well.
+        """
+        if self._is_short() and self._host.pressure() >= PRESSURE_MAX:
+            self.ballast.give_up()
+        else:
+            self.ballast.top_up(self.may_take)
+        lacking = max(0, self.ballast.wanted - self.ballast.reserve)
         # looked up here, in the hand's thread: it walks all pages
         self._swapped = self.ballast.swapped
         marked = 0
@@ -144,7 +189,7 @@ class RamHand:
             self._groups.same.sweep()
             # what a helper has marked as free is called available, and is not
             marked = sum(min(left, WINDOW) for left in self._left().values())
-        return max(0, self._host.ram_available(exact=True) - marked)
+        return max(0, self._host.ram_available(exact=True) - marked) - lacking
 
     def _left(self) -> dict[int, int]:
         """Lease to bytes its control group has still to hand over."""
@@ -219,6 +264,11 @@ class RamHand:
     def stolen(self) -> Mapping[int, int]:
         """As the pacer counts it."""
         return {lease: x.stolen for lease, x in self._pacer.progress.items()}
+
+    @property
+    def made_good(self) -> Mapping[int, int]:
+        """Lease to bytes, of those stolen from it, that the reserve gave it."""
+        return {lease: x.made_good for lease, x in self._pacer.progress.items()}
 
     @property
     def notes(self) -> list[str]:

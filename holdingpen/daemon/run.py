@@ -374,6 +374,7 @@ class Daemon:
             troubles,
             {name: hand.kept for name, hand in self._hands.items()},
             {name: hand.stolen for name, hand in self._hands.items()},
+            {name: hand.made_good for name, hand in self._hands.items()},
         )
 
     # Time.

@@ -269,6 +269,8 @@ class Surroundings(NamedTuple):
     #: was freed for it.
     kept: Mapping[str, Mapping[int, int]] = {}
     stolen: Mapping[str, Mapping[int, int]] = {}
+    #: The same, of what was made good.
+    made_good: Mapping[str, Mapping[int, int]] = {}
 
 
 def status(
@@ -390,6 +392,7 @@ def _info(
         asked_back_for=lease.needed_by,
         unyielding=pen.reclaiming.unyielding(lease, at),
         idle_since=_idle_since(pen, at, lease),
+        made_good=_of_one(around.made_good, lease.id),
     )
 
 

@@ -469,6 +469,8 @@ class LeaseInfo(Struct, frozen=True, gc=False, omit_defaults=True):
     #: A reservation on which nothing has drawn since, seconds since 1970; 0: used,
     #: or not so for long.
     idle_since: float = 0.0
+    #: Resource to bytes that others took and that were given once more.
+    made_good: dict[str, int] = {}
 
 
 class Usage(Struct, frozen=True, gc=False):

@@ -13,6 +13,7 @@ import pytest
 import holdingpen
 from holdingpen.ballast import BallastLike, hugefile, ram
 from holdingpen.ballast.files import HUGE, MEMFD, HugeFiles, MemFiles
+from holdingpen.ballast.reserve import ReservedBallast
 from holdingpen.devices.scripted import ScriptedBallast, ScriptedHost
 
 MIB = 2**20
@@ -26,6 +27,8 @@ MEMORY_V1 = Path("/sys/fs/cgroup/memory")
 def open_kind(kind: str) -> BallastLike:
     if kind == "scripted":
         return ScriptedBallast(ScriptedHost())
+    if kind == "with a reserve":
+        return ReservedBallast(open_kind("scripted"))
     if kind == MEMFD:
         return ram.RamBallast(MemFiles("Asked for by a test."), PIECE)
     try:
@@ -35,7 +38,7 @@ def open_kind(kind: str) -> BallastLike:
     return ram.RamBallast(HugeFiles(mount, noswap=noswap), PIECE)
 
 
-@pytest.fixture(params=[HUGE, MEMFD, "scripted"])
+@pytest.fixture(params=[HUGE, MEMFD, "scripted", "with a reserve"])
 def ballast(request: pytest.FixtureRequest) -> Iterator[BallastLike]:
     with closing(open_kind(request.param)) as ballast:
         yield ballast

@@ -212,10 +212,10 @@ def test_who_will_not_wait_passes_those_he_cannot_delay(pen):
 
 
 def test_who_will_not_wait_for_a_reservation_is_told_until_when(pen):
-    pen.book(pen.at.wall_s + 50, ram=18)
+    pen.book(pen.at.wall_s + 500, ram=18)
     pen.ask(ram=4, wait=0)
     (refused,) = pen.said(do.TellRefused)
-    assert refused.free_wall_s == pen.at.wall_s + 50 + 60
+    assert refused.free_wall_s == pen.at.wall_s + 500 + 60
     assert "reservation 1" in refused.message
 
 

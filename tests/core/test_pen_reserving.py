@@ -247,7 +247,7 @@ def test_who_said_no_end_is_asked_back_in_time(pen):
 
 
 def test_a_booking_that_could_not_begin_before_its_end_is_over(pen):
-    pen.ask(ram=8, length=5000.0)
+    pen.ask(ram=8)
     pen.dropped()
     (lease,) = pen.book(wall(pen, 500), ram=16)
     effects = pen.sleep(561)

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from holdingpen.ballast.ram import UNIT
 from holdingpen.core import events as ev
 from holdingpen.core.facts import Moment
 from holdingpen.core.handover import METHODS, Choice
@@ -15,6 +16,7 @@ from holdingpen.daemon.lending import (
     configured,
     keep_bytes,
     limits,
+    ram_plan,
     ram_wishes,
     rules,
 )
@@ -155,3 +157,56 @@ def test_a_pool_of_huge_pages_is_lent():
     host.pool = GIB
     found = configured(Moment(1, 2), Settings(), host).resources
     assert ev.Resource("hugepages", GIB) in found
+
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("hold", "reserve"),
+    [
+        (0, 0),
+        (6 * MIB, 0),
+        (8 * MIB, 2 * MIB),
+        # a quarter, four steps, a twentieth, and no more than is of use
+        (64 * MIB, 16 * MIB),
+        (128 * MIB, 32 * MIB),
+        (640 * MIB, 32 * MIB),
+        (1000 * MIB, 50 * MIB),
+        (1030 * MIB, 50 * MIB),
+        (20 * GIB, GIB),
+        (40 * GIB, GIB),
+    ],
+)
+def test_slightly_more_is_held_than_is_lent(hold, reserve):
+    host = ScriptedHost(64 * GIB)
+    assert ram_plan(Settings(ram_hold=hold), host) == (
+        60 * GIB - reserve,
+        hold,
+        reserve,
+    )
+
+
+@pytest.mark.parametrize(
+    ("total", "settings", "plan"),
+    [
+        # freed before the grant, nothing can be made good
+        (8192, Settings(ram_hold=GIB, ram_handover="free"), (7680, 1024, 0)),
+        # of a machine that is held whole it is taken off
+        (8192, Settings(ram_hold=9 * GIB, ram_keep=0), (7784, 7784, 408)),
+        # a capacity that was written is lent, and the reserve is beside it
+        (8192, Settings(ram_hold=GIB, ram_capacity=4 * GIB), (4096, 1024, 50)),
+        # unless there is nothing beside it
+        (4096, Settings(ram_hold=GIB, ram_capacity=4 * GIB), (4046, 1024, 50)),
+        (256, Settings(ram_hold=GIB), (0, 0, 0)),
+    ],
+)
+def test_the_reserve_is_neither_lent_nor_held(total, settings, plan):
+    found = ram_plan(settings, ScriptedHost(total * MIB))
+    assert tuple(amount // MIB for amount in found) == plan
+
+
+def test_the_books_are_told_the_capacity_without_the_reserve():
+    settings = Settings(ram_hold=GIB, ram_keep=0)
+    ram = configured(Moment(1, 2), settings, ScriptedHost(8 * GIB)).resources[0]
+    assert ram == ev.Resource("ram", 8 * GIB - 50 * MIB, GIB, UNIT, measured=True)

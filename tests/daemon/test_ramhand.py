@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import pytest
+from msgspec import structs
 
+from holdingpen.ballast.ram import UNIT
 from holdingpen.core import effects as do
 from holdingpen.core.facts import Who
 from holdingpen.daemon import ramhand
 from holdingpen.daemon.hands import Ready
+from holdingpen.daemon.lending import ram_plan
+from holdingpen.daemon.pacer import Pacer
 from holdingpen.daemon.ramhand import Groups, RamHand, open_groups
 from holdingpen.daemon.settings import Settings
 from holdingpen.devices.scripted import ScriptedBallast, ScriptedHost
@@ -152,3 +156,241 @@ def test_groups_are_opened_only_where_they_are_wanted(monkeypatch):
     for settings in (Settings(), Settings(ram_hold=GIB, ram_handover="paced")):
         assert open_groups(settings).same is None
     assert len(asked) == 1
+
+
+class Still(Pacer):
+    """Looks only when a test says so."""
+
+    def _work(self) -> None:
+        """Let the thread end at once."""
+
+    def look(self, times: int = 2) -> None:
+        for _ in range(times):
+            self._look_at_all()
+
+
+HOLD = 512 * MIB
+RESERVED = Settings(ram_hold=HOLD, ram_keep=128 * MIB, ram_handover="paced")
+
+
+class Pen:
+    """A hand with a reserve, all of it taken, on a machine of 1 GiB."""
+
+    def __init__(self, settings: Settings, groups: Groups | None = None) -> None:
+        self.host = ScriptedHost(total=GIB)
+        self.host.run(10, ram=0)
+        self.settings = settings
+        self.hand = RamHand(ScriptedBallast(self.host), self.host, settings, groups)
+        self.take()
+
+    def take(self) -> None:
+        """As the core does: what is lacking, step by step."""
+        plan = ram_plan(self.settings, self.host)
+        kept = sum(self.hand.ballast.kept.values())
+        self.hand.ballast.take(
+            plan.hold - self.hand.ballast.held - kept, self.hand.may_take
+        )
+
+    def look(self) -> None:
+        pacer = self.hand._pacer
+        assert isinstance(pacer, Still)
+        pacer.look()
+
+    def foreign(self) -> int:
+        """What a measurement makes the core think that others use."""
+        ballast, kept = self.hand.ballast.held, sum(self.hand.kept.values())
+        used = self.host.use_of(10)
+        capacity = ram_plan(self.settings, self.host).capacity
+        return capacity - self.hand.available() - ballast - kept - used
+
+    def thief(self) -> None:
+        """Takes all there is."""
+        self.host.elsewhere += self.host.ram_available()
+
+    def grow(self, amount: int) -> None:
+        has = self.host.use_of(10)
+        self.host.run(10, ram=has + min(amount, self.host.ram_available()))
+
+    def pace(self, amount: int = 256 * MIB) -> None:
+        prepare(self.hand, "paced", amount)
+
+    @property
+    def reserve(self) -> int:
+        return self.hand.ballast.reserve
+
+
+@pytest.fixture
+def open_pen(monkeypatch):
+    monkeypatch.setattr(ramhand, "Pacer", Still)
+    with ExitStack() as closing_all:
+
+        def open_one(settings=RESERVED, groups=None):
+            pen = Pen(settings, groups)
+            closing_all.callback(pen.hand.close)
+            return pen
+
+        yield open_one
+
+
+def test_the_reserve_is_taken_after_the_ballast_and_is_in_no_purse(open_pen):
+    pen = open_pen()
+    assert (pen.hand.ballast.held, pen.hand.kept) == (HOLD, {})
+    assert pen.reserve == 32 * MIB
+    assert pen.host.ballast == HOLD + 32 * MIB
+
+
+@pytest.mark.parametrize("handover", ["auto", "exact", "paced", "free"])
+def test_where_nothing_is_paced_there_is_none(open_pen, handover):
+    settings = structs.replace(RESERVED, ram_handover=handover)
+    pen = open_pen(settings, Groups(Same(), ""))
+    assert pen.reserve == (0 if handover == "free" else 32 * MIB)
+
+
+def test_it_is_taken_only_where_the_machine_bears_it(open_pen):
+    pen = open_pen()
+    pen.hand.ballast.give_up()
+    pen.host.elsewhere = GIB - HOLD - 128 * MIB - UNIT
+    pen.foreign()
+    assert pen.reserve == 0
+    pen.host.elsewhere -= 32 * MIB
+    pen.host.pressure_percent = 2.0
+    pen.foreign()
+    assert pen.reserve == 0
+    pen.host.pressure_percent = 0.0
+    pen.foreign()
+    assert pen.reserve == 32 * MIB
+
+
+def test_what_others_use_is_what_they_use_whatever_there_is_in_reserve(open_pen):
+    """128 MiB are never lent, and whoever uses them does no harm."""
+    pen = open_pen()
+    pen.host.elsewhere = 160 * MIB
+    for left in (32, 20, 0):
+        pen.hand.ballast.make_good(pen.reserve - left * MIB)
+        pen.host.pressure_percent = 2.0
+        assert pen.foreign() == 32 * MIB
+        assert pen.reserve == left * MIB
+    pen.host.pressure_percent = 0.0
+    assert pen.foreign() == 32 * MIB
+    assert pen.reserve == 32 * MIB
+    # more than the machine has is foreign to no machine
+    pen.host.elsewhere = 64 * MIB
+    assert pen.foreign() == -64 * MIB
+
+
+def test_what_was_stolen_is_foreign_and_the_program_has_all_the_same(open_pen):
+    pen = open_pen()
+    pen.pace()
+    pen.thief()
+    before = pen.foreign()
+    pen.look()
+    for _ in range(300):
+        pen.look()
+        pen.grow(MIB)
+    assert pen.host.use_of(10) == 256 * MIB
+    assert pen.hand.stolen == {5: 8 * MIB}
+    assert pen.hand.made_good == {5: 8 * MIB}
+    assert pen.reserve == 24 * MIB
+    assert pen.foreign() == before
+    (said,) = pen.hand.troubles(Settings())
+    assert said.startswith("8.0 MiB that others took from leases were made good")
+    assert "24.0 MiB of 32.0 MiB are left in it" in said
+
+
+def test_it_is_refilled_when_memory_is_free_again(open_pen):
+    pen = open_pen()
+    pen.pace()
+    pen.thief()
+    pen.look()
+    pen.hand.available()
+    assert pen.reserve == 30 * MIB
+    pen.host.elsewhere = 0
+    pen.hand.available()
+    assert pen.reserve == 32 * MIB
+
+
+def test_the_end_of_a_lease_leaves_the_reserve_as_it_is(open_pen):
+    pen = open_pen()
+    pen.pace()
+    pen.thief()
+    pen.look()
+    assert pen.hand.take_back(5, None) == 248 * MIB
+    assert (pen.hand.made_good, pen.hand.troubles(Settings())) == ({}, [])
+    pen.host.elsewhere = 0
+    pen.hand.available()
+    assert pen.reserve == 30 * MIB, "first the 8 MiB that the ballast lacks"
+    pen.take()
+    assert (pen.hand.ballast.held, pen.reserve) == (HOLD, 32 * MIB)
+
+
+def test_it_makes_good_where_a_group_fell_back_to_pacing(open_pen):
+    same = Same()
+    same.fails = Refusal("no room.", "not-now")
+    settings = structs.replace(RESERVED, ram_handover="auto")
+    pen = open_pen(settings, Groups(same, ""))
+    assert prepare(pen.hand).how == "paced"
+    pen.thief()
+    pen.look()
+    assert pen.hand.made_good == {5: 2 * MIB}
+
+
+@pytest.mark.parametrize("policy", ["defend", "yield"])
+def test_under_pressure_it_goes_first_where_ballast_is_given_up(open_pen, policy):
+    pen = open_pen(structs.replace(RESERVED, ram_policy=policy))
+    pen.hand.ballast.drop(UNIT)
+    assert pen.reserve == 32 * MIB, "there is memory enough"
+    pen.host.elsewhere = GIB - HOLD - 100 * MIB
+    pen.hand.ballast.drop(UNIT)
+    assert pen.reserve == (32 * MIB if policy == "defend" else 0)
+
+
+@pytest.mark.parametrize("policy", ["defend", "yield"])
+def test_it_goes_under_pressure_though_leases_have_all_the_ballast(open_pen, policy):
+    """Then the core has none to give up, and says nothing."""
+    pen = open_pen(structs.replace(RESERVED, ram_policy=policy))
+    pen.pace(HOLD)
+    pen.host.elsewhere = GIB - HOLD - 100 * MIB
+    pen.hand.available()
+    assert pen.reserve == 32 * MIB, "nobody waits for memory"
+    pen.host.pressure_percent = 2.0
+    pen.hand.available()
+    assert pen.reserve == (32 * MIB if policy == "defend" else 0)
+
+
+@pytest.mark.parametrize(
+    ("hold", "handover", "reserve"),
+    [
+        (64 * MIB, "paced", 16 * MIB),
+        (256 * MIB, "paced", 32 * MIB),
+        (0, "paced", 0),
+        (HOLD, "free", 0),
+    ],
+)
+def test_read_again_the_configuration_makes_it_smaller(
+    open_pen, hold, handover, reserve
+):
+    pen = open_pen()
+    before = pen.foreign()
+    pen.settings = structs.replace(RESERVED, ram_hold=hold, ram_handover=handover)
+    pen.hand.configure(pen.settings)
+    assert pen.foreign() == before
+    assert pen.reserve == reserve
+
+
+def test_read_again_the_configuration_makes_it_bigger(open_pen):
+    pen = open_pen(structs.replace(RESERVED, ram_hold=64 * MIB))
+    assert pen.reserve == 16 * MIB
+    before = pen.foreign()
+    pen.settings = RESERVED
+    pen.hand.configure(pen.settings)
+    assert pen.foreign() == before
+    assert pen.reserve == 16 * MIB, "first the ballast"
+    pen.take()
+    assert pen.foreign() == before
+    assert pen.reserve == 32 * MIB
+
+
+def test_it_is_gone_with_the_hand(open_pen):
+    pen = open_pen()
+    pen.hand.close()
+    assert pen.host.ballast == 0

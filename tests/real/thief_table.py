@@ -341,7 +341,8 @@ rss: MiB in its resident set at the end, with interpreter and libraries.
 used: MiB it had before it asked.
 gained: MiB the thief, or the page cache, grew by at its most since the client asked.
     It is what was held back and others took, for good or until it was won back; a paced
-    lease is promised that it is 8 MiB at most.
+    lease is promised that it lacks 8 MiB at most.  What others take is made good out
+    of a reserve (32 MiB here), which the keenest thieves get as well.
 after: from its first want until it had everything; never: given up after
     {give_up_s:.0f} s.  idle: the same without a thief.  ratio: after by idle; at most
     1.5 where exact is promised.

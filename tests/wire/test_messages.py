@@ -27,6 +27,7 @@ LEASE = wire.LeaseInfo(
     "waits for 8.0 GiB ram", "ordered", 0, 8 * 2**20, "no control groups",
     {"disk.scratch": "/run/holdingpen/scratch/17"}, {"ram": GIB}, {"ram": 2**20},
     "reservation", 1763635330.5, 9, 50, 0, 16, 1763635340.5, 18, True, 1763635350.5,
+    {"ram": 2**19},
 )  # fmt: skip
 USAGE = wire.Usage(
     1000, {"ram": 8.5 * GIB}, {"ram": 0.25}, 3, 2, 1, 1.5, 2.5, 4
