@@ -168,13 +168,20 @@ def share(rules: Rules, ledgers: Mapping[str, Ledger]) -> dict[str, int]:
 
 
 def too_many(
-    ask: Ask, users: Mapping[int, list[int]], rules: Rules
+    ask: Ask, users: Mapping[int, list[int]], rules: Rules, more: int = 1
 ) -> tuple[str, str] | None:
-    """Whether this user has all that one user may have: code and message."""
+    """Whether this user has all that one user may have: code and message.
+
+    Args:
+        ask: his request.
+        users: what each user has.
+        rules: how much that may be.
+        more: how many places he asks for.
+    """
     held, waiting = users.get(ask.who.uid, (0, 0))
     if held >= rules.leases_per_user_max:
         much, key = f"{held} leases", "leases_per_user_max"
-    elif waiting >= rules.waiting_per_user_max:
+    elif waiting + more > rules.waiting_per_user_max:
         much, key = f"{waiting} places in the line", "waiting_per_user_max"
     else:
         return None

@@ -317,6 +317,9 @@ class Books:
         lease = self._enter(what.lease, what.ask, what.at, BOOKED)
         lease.starts_wall_s, lease.series = what.starts_wall_s, what.series
         self.users[what.ask.who.uid][1] += 1
+        if what.series == lease.id:
+            # the first of those that were made together stands for all
+            self.connections[what.ask.conn].leases[what.ask.number] = lease.id
         self.calendar.add((what.starts_wall_s, lease.id))
         self._set_expiry(lease, what.until_wall_s)
 
@@ -421,8 +424,7 @@ class Books:
             conn = self.connections[ask.conn] = Connection()
             if ask.conn > self.last_conn:
                 self.last_conn = ask.conn
-        # of reservations that were made together the first stands for all
-        if state != BOOKED or ask.number not in conn.leases:
+        if state != BOOKED:
             conn.leases[ask.number] = number
         if ask.number > conn.last:
             conn.last = ask.number

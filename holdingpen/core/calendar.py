@@ -20,7 +20,7 @@ from holdingpen.core.decisions import ENDS_MAX
 from holdingpen.core.facts import Ask, Moment
 from holdingpen.core.leases import WAITING, Lease
 from holdingpen.core.rights import Rules
-from holdingpen.core.standings import foretold
+from holdingpen.core.standings import Soonest, foretold
 
 #: Blockers named in a refusal.
 BLOCKERS_MAX = 3
@@ -68,6 +68,8 @@ def first_fit(
     blockers: list[int] = []
     mine = [span for span in spans if span.end_s > from_s and span.start_s < span.end_s]
     mine = [span for span in mine if not needs.keys().isdisjoint(span.needs)]
+    # a capacity may have been lowered: what can never begin is in nobody's way
+    mine = [span for span in mine if not span.lease or _fits(span, capacity)]
     times = {time_s for span in mine for time_s in (span.start_s, span.end_s)}
     steps = sorted(time_s for time_s in times if time_s > from_s)
     begins = sorted(mine, key=lambda span: span.start_s)
@@ -96,6 +98,10 @@ def first_fit(
             break
         now_s = next_s
     return Fit(start_s, blockers)
+
+
+def _fits(span: Span, capacity: Mapping[str, int]) -> bool:
+    return all(need <= capacity.get(name, 0) for name, need in span.needs.items())
 
 
 def _count(
@@ -203,6 +209,30 @@ def may_start(
     return first_fit(needs, now_s, length_s, spans, there)
 
 
+def planner(books: Books, at: Moment, rules: Rules) -> Soonest | None:
+    """What tells when one that waits may start, as far as reservations go.
+
+    Returns:
+        None: nothing is reserved ahead.
+    """
+    if not books.dated or not books.calendar:
+        return None
+    spans = reservations(books, at.wall_s, inf, rules.ready_before_s)
+    there = capacities(books)
+    offset_s = at.wall_s - at.boot_s
+
+    def soonest(lease: Lease, start_s: float) -> float:
+        if lease.ask.reclaimable or lease.starts_wall_s is not None:
+            return start_s
+        length_s = lease.ask.length_s or rules.assume_s
+        needs = {key: need for key, need in lease.needs.items() if key in there}
+        wall_s = start_s + offset_s
+        fit = first_fit(needs, wall_s, length_s, spans, there)
+        return max(start_s, fit.start_s - offset_s)
+
+    return soonest
+
+
 def _promised(books: Books, at: Moment, lease: Lease, rules: Rules) -> list[Span]:
     """What a reservation may not take from others who have none.
 
@@ -211,7 +241,8 @@ def _promised(books: Books, at: Moment, lease: Lease, rules: Rules) -> list[Span
     """
     ask = lease.ask
     spans = []
-    for number, start_s in foretold(books, at).items():
+    soonest = planner(books, at, rules)
+    for number, start_s in foretold(books, at, soonest).items():
         waits = books.leases[number]
         if waits.id == lease.id or waits.ask.priority < ask.priority:
             continue

@@ -128,7 +128,6 @@ def _check_reservations(books: Books) -> None:
     _demand(live == books.reservations, f"live: {sorted(live)}")
     _demand(sorted(dates) == list(books.expiries), "expiries")
     _demand({number for _, number in dates} == books.dated.keys(), "dated")
-    _demand(not books.deferred or bool(dates), "deferred for nothing")
     _demand(sorted(calendar) == list(books.calendar), "calendar")
     there = {name for name in books.ledgers if name not in books.resources}
     parts = {allotment(n, x.id) for x in live.values() for n in x.needs}

@@ -6,7 +6,7 @@ Nothing here changes anything; `Pen` asks, and turns the answers into facts.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 
 from holdingpen.amounts import AMOUNT_MAX, format_amount
@@ -235,6 +235,7 @@ def expected_starts(
     ends: Iterable[tuple[float, Mapping[str, int]]],
     now_s: float,
     until_s: Mapping[int, float] | None = None,
+    soonest: Callable[[Lease, float], float] | None = None,
 ) -> dict[int, float]:
     """When each will start, as far as known ends tell (model.md 10).
 
@@ -249,6 +250,8 @@ def expected_starts(
         ends: boot_s and needs of the leases that have a known end.
         now_s: boot_s now; an end that is past is taken to be now.
         until_s: lease to the boot_s before which it may not start.
+        soonest: when one that would start at a boot_s may, as far as what is reserved
+            goes.
 
     Returns:
         Lease to boot_s, for those whose start is known.
@@ -273,6 +276,8 @@ def expected_starts(
                 lane_s[name], back = heapq.heappop(lane)
                 room[name] += back
             start_s = max(start_s, lane_s[name] if room[name] >= 0 else inf)
+        if soonest is not None and start_s != inf:
+            start_s = soonest(lease, start_s)
         if start_s == inf:
             continue
         starts[lease.id] = start_s

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 from holdingpen.core import effects as do
 from holdingpen.core.books import Books
-from holdingpen.core.facts import Fact
+from holdingpen.core.calendar import planner
+from holdingpen.core.facts import Fact, Moment
 from holdingpen.core.leases import Lease
 from holdingpen.core.measuring import Measuring
 from holdingpen.core.rights import Rules
+from holdingpen.core.standings import Soonest
 from holdingpen.core.telling import Teller
 
 
@@ -26,12 +28,16 @@ class Desk:
         self.rules = rules
         #: The cadence: no state.
         self.measuring = Measuring()
-        self.teller = Teller(books, name_of)
+        self.teller = Teller(books, name_of, self.plan)
         #: What came of the event so far; the facts are applied already.
         self.facts: list[Fact] = []
         self.effects: list[do.Effect] = []
         #: What ended since somebody took these.
         self.ended: list[Lease] = []
+
+    def plan(self, at: Moment) -> Soonest | None:
+        """What knows when one that waits may start beside what is reserved."""
+        return planner(self.books, at, self.rules)
 
     def record(self, what: Fact) -> None:
         """Have something become true."""

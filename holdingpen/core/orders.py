@@ -105,9 +105,16 @@ class Orders:
         for number in list(books.line.waiters):
             lease = books.leases[number]
             problem = admission.misfit(lease.ask, books)
-            if problem is not None:
+            if problem is None:
+                continue
+            if lease.starts_wall_s is None:
                 self._ending.end(at, lease, Why.MISFIT)
                 self._desk.refuse(lease.ask.conn, lease.ask.number, problem)
+                continue
+            # its request was answered when it was booked
+            self._ending.end_and_tell(at, lease, Why.MISFIT)
+            note = f"reservation {number} was about to begin and is over: {problem[1]}"
+            self._desk.effects.append(do.Note(note))
 
     def _remove(self, ledger: Ledger) -> None:
         """A resource is configured no longer: lend nothing more of it."""

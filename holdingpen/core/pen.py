@@ -28,7 +28,6 @@ from holdingpen.core.ending import Ending
 from holdingpen.core.facts import Ask, Fact, Moment
 from holdingpen.core.handover import EXACT
 from holdingpen.core.leases import (
-    BOOKED,
     LIVE,
     PROMISED,
     WAITING,
@@ -43,7 +42,7 @@ from holdingpen.core.reclaiming import Reclaiming
 from holdingpen.core.reserving import Reserving
 from holdingpen.core.resources import SETTLE_LIMIT_S, Ledger
 from holdingpen.core.rights import Rules, allowance, is_operator, may_end, not_allowed
-from holdingpen.core.standings import holders, known_ends, user
+from holdingpen.core.standings import Soonest, holders, known_ends, user
 
 #: After the machine refused to give ballast, leave it alone so long.
 RETAKE_AFTER_S: Final = 2.0
@@ -106,6 +105,10 @@ class Pen:
     def name_of(self, uid: int) -> str:
         """What people call a user."""
         return self._desk.name_of(uid)
+
+    def plan(self, at: Moment) -> Soonest | None:
+        """What knows when one that waits may start beside what is reserved."""
+        return self._desk.plan(at)
 
     def take_ended(self) -> list[Lease]:
         """The leases that ended since this was asked last."""
@@ -187,11 +190,10 @@ class Pen:
                 assert_never(event)
         if books.dated and not dated:
             # nobody looked at the clocks before the first date was made
-            dated = True
             self.reserving.begin(at)
-        if dated and books.deferred:
-            self.reserving.reconsider(at, any(isinstance(x, _ROOM) for x in facts))
         waiters = books.line.waiters
+        if waiters and books.deferred:
+            self.reserving.reconsider(at, any(isinstance(x, _ROOM) for x in facts))
         if waiters:
             self._serve(at)
         if newcomer in waiters:
@@ -283,6 +285,9 @@ class Pen:
             return
         ask = admission.completed(event.ask, event.groups, self.rules, self.books)
         problem = self._unfit(event, ask)
+        more = len(event.starts)
+        users, rules = self.books.users, self.rules
+        problem = problem or admission.too_many(ask, users, rules, more)
         if problem is not None:
             self._refuse(ask.conn, ask.number, problem)
         else:
@@ -309,10 +314,12 @@ class Pen:
                 "number requests 1, 2, 3, ..."
             )
             self._refuse(ask.conn, ask.number, ("stale-request", message))
+        elif lease.starts_wall_s is not None:
+            self.reserving.tell(lease)
         elif lease.state == WAITING:
             self._teller.forget(lease.id)
             self._effects += self._teller.tell(lease.id, at)
-        elif lease.state in (LIVE, BOOKED):
+        elif lease.state == LIVE:
             self._tell_granted(lease)
         else:
             # That may take its time, and silence would be taken for a loss again.
@@ -622,7 +629,8 @@ class Pen:
         """boot_s when the pen wants a `Ticked`; infinity: never."""
         soonest = min(self._teller.next_s, self._measuring.next_s)
         books = self.books
-        if books.dated or books.deferred or books.asked:
+        waiting = books.line.waiters and books.deferred
+        if books.dated or waiting or books.asked:
             soonest = min(soonest, self.reserving.wake_at_s, self.reclaiming.wake_at_s)
         if self.books.patience:
             soonest = min(soonest, self.books.patience[0][0])

@@ -132,17 +132,17 @@ class Reclaiming:
         keys = books.reclaimable.irange(None, (most, -inf, 0), (True, False))
         found = [books.leases[key[2] * -1] for key in islice(keys, CANDIDATES_MAX)]
         if due:
-            # newest first: they knew best that a reservation was near
             endless = [
                 lease
-                for lease in islice(reversed(books.held.values()), CANDIDATES_MAX)
+                for lease in islice(books.held.values(), CANDIDATES_MAX)
                 if lease.state == LIVE
                 and (lease.known_end_s or 0.0) <= at.boot_s
                 and not lease.reservation
                 and not lease.ask.reclaimable
                 and not lease.needed_by
             ]
-            found += sorted(endless, key=lambda lease: lease.ask.priority)
+            # the youngest first: they could know best that a reservation was near
+            found += sorted(endless, key=lambda x: (x.ask.priority, -x.id))
         return found
 
     # Those who do not yield.

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
 from holdingpen.core import decisions
 from holdingpen.core.books import Books
 from holdingpen.core.facts import MACHINE, Moment
+from holdingpen.core.leases import Lease
 
 #: For so many of the line a start is foretold: the cost grows with each.
 TELL_FIRST: Final = 200
@@ -23,6 +24,10 @@ WAITS_FOR_MAX: Final = 8
 LATE_S: Final = 1.0
 #: Among how many holders, the oldest, those are looked for.
 HOLDERS_LOOKED_AT: Final = 1000
+
+
+#: When a lease that would start at a boot_s may, as far as what is reserved goes.
+Soonest: TypeAlias = Callable[[Lease, float], float]
 
 
 class Standing(Struct, frozen=True, gc=False):
@@ -46,6 +51,7 @@ def standings(
     leases: list[int],
     name_of: Callable[[int], str] = user,
     forecast: bool = True,
+    soonest: Soonest | None = None,
 ) -> dict[int, Standing]:
     """How these waiters stand.  Costs some ms for a few hundred.
 
@@ -56,9 +62,10 @@ def standings(
         name_of: what people call a user.
         forecast: whether to foretell their starts, for the first TELL_FIRST of the
             line.
+        soonest: knows what is reserved (calendar.planner).
     """
     alone = _alone(books, name_of)
-    starts = foretold(books, at) if forecast and leases else {}
+    starts = foretold(books, at, soonest) if forecast and leases else {}
     known: dict[str, list[int]] = {}
     standings = {}
     for lease in leases:
@@ -83,7 +90,9 @@ def _alone(books: Books, name_of: Callable[[int], str]) -> str:
     return ""
 
 
-def foretold(books: Books, at: Moment) -> dict[int, float]:
+def foretold(
+    books: Books, at: Moment, soonest: Soonest | None = None
+) -> dict[int, float]:
     """When those who wait will start, in boot_s, as far as that is known."""
     if books.drain is not None:
         return {}
@@ -91,7 +100,7 @@ def foretold(books: Books, at: Moment) -> dict[int, float]:
     room = {name: x.room - x.over for name, x in books.ledgers.items()}
     until_s = {number: time_s for time_s, number in books.deferred}
     ends = known_ends(books, at)
-    return decisions.expected_starts(first, room, ends, at.boot_s, until_s)
+    return decisions.expected_starts(first, room, ends, at.boot_s, until_s, soonest)
 
 
 def holders(

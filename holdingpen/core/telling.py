@@ -16,7 +16,13 @@ from typing import Final
 from holdingpen.core.books import Books
 from holdingpen.core.effects import TellWaiting
 from holdingpen.core.facts import Moment
-from holdingpen.core.standings import LATE_S, TELL_FIRST, Standing, standings
+from holdingpen.core.standings import (
+    LATE_S,
+    TELL_FIRST,
+    Soonest,
+    Standing,
+    standings,
+)
 
 #: Tell at most this often: the first of the line, and so many others.
 TELL_EVERY_S: Final = 1.0
@@ -28,7 +34,20 @@ FORECAST_AT_ONCE: Final = 16
 class Teller:
     """Remembers who was told what."""
 
-    def __init__(self, books: Books, name_of: Callable[[int], str]) -> None:
+    def __init__(
+        self,
+        books: Books,
+        name_of: Callable[[int], str],
+        plan: Callable[[Moment], Soonest | None],
+    ) -> None:
+        """Make a teller.
+
+        Args:
+            books: the books.
+            name_of: what people call a user.
+            plan: gives what knows of reservations ahead.
+        """
+        self._plan = plan
         self._books = books
         self._name_of = name_of
         #: boot_s when all are to be told; infinity: nothing moved.
@@ -62,8 +81,7 @@ class Teller:
         """What to say to one who waits; nothing if he knows."""
         # A forecast costs a walk of the line; in a long one it comes a second later.
         short = len(self._books.line) <= FORECAST_AT_ONCE
-        how = standings(self._books, at, [lease], self._name_of, forecast=short)
-        return self._news(how, at)
+        return self._news(self._standings(at, [lease], short), at)
 
     def tell_all(self, at: Moment) -> Iterator[TellWaiting]:
         """What to say to the first of the line, and to some of the others."""
@@ -76,20 +94,30 @@ class Teller:
         self.due_s = at.boot_s + TELL_EVERY_S if deeper else inf
         self._over_s = inf
         self._told_s = at.boot_s
-        return self._news(standings(self._books, at, leases, self._name_of), at)
+        return self._news(self._standings(at, leases, True), at)
+
+    def _standings(
+        self, at: Moment, leases: list[int], forecast: bool
+    ) -> dict[int, Standing]:
+        soonest = self._plan(at) if forecast else None
+        return standings(self._books, at, leases, self._name_of, forecast, soonest)
 
     def _news(self, how: dict[int, Standing], at: Moment) -> Iterator[TellWaiting]:
         for lease, standing in how.items():
             expected = standing.expected_wall_s
             told = (standing.place, standing.reason, int(expected or 0))
-            if self._told.get(lease) == told:
-                continue
-            self._told[lease] = told
             if expected is not None:
                 # what he is told now is worth nothing when that is over
                 over_s = at.boot_s + max(expected - at.wall_s, 0.0) + 2 * LATE_S
                 self._over_s = min(self._over_s, over_s)
-            ask = self._books.leases[lease].ask
+            if self._told.get(lease) == told:
+                continue
+            self._told[lease] = told
+            waits = self._books.leases[lease]
+            if waits.starts_wall_s is not None:
+                # who booked a date was told then
+                continue
+            ask = waits.ask
             yield TellWaiting(
                 ask.conn,
                 ask.number,

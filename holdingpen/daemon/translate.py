@@ -290,7 +290,7 @@ def status(
             ask = lease.ask
             text += len(ask.command) + len(ask.label) + len(ask.reason)
     waiting = [lease.id for lease in page if lease.state == WAITING]
-    how = standings(books, at, waiting, pen.name_of)
+    how = standings(books, at, waiting, pen.name_of, soonest=pen.plan(at))
     return wire.Status(
         request.id,
         around.version,
@@ -320,7 +320,11 @@ def story(
         what = "was never given" if never else "ended too long ago to be remembered"
         return wire.Refused(request.id, "no-such-lease", f"lease {number} {what}.")
     waits = lease.state == WAITING
-    how = standings(books, at, [number], pen.name_of).get(number) if waits else None
+    how = None
+    if waits:
+        plan = pen.plan(at)
+        standing = standings(books, at, [number], pen.name_of, soonest=plan)
+        how = standing.get(number)
     return wire.Story(request.id, _info(pen, at, lease, how, around))
 
 
