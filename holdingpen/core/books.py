@@ -14,6 +14,7 @@ from sortedcontainers import SortedList
 
 from holdingpen.core import facts as fact
 from holdingpen.core.facts import MACHINE, Ask, Fact, Moment
+from holdingpen.core.handover import FREE
 from holdingpen.core.leases import (
     BOOKED,
     ENDED,
@@ -126,6 +127,11 @@ class Books:
             case fact.Extended():
                 lease = self.leases[what.lease]
                 self._set_expiry(lease, what.until_wall_s)
+                lease.changed_by = (what.conn, what.number)
+            case fact.Lost():
+                lease = self.leases.get(what.lease) or self.ended[what.lease]
+                lease.how = {**lease.how, what.resource: FREE}
+                lease.fallen[what.resource] = what.why
             case fact.Deferred():
                 self._apply_deferred(what)
             case fact.Unused():
@@ -288,7 +294,7 @@ class Books:
         # The dicts may be the ask's own, or a message's.
         lease.amounts, lease.needs = dict(lease.amounts), dict(lease.needs)
         lease.drawn = dict(lease.drawn)
-        lease.shrunk_by = (what.conn, what.number)
+        lease.changed_by = (what.conn, what.number)
         amounts = dict(what.amounts)
         at = what.at
         if len(lease.given) == GIVEN_MAX:

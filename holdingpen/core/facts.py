@@ -285,6 +285,9 @@ class Extended(Struct, frozen=True, array_like=True, gc=False, tag=23):
     at: Moment
     until_wall_s: float
     by_uid: int
+    #: The request that asked for it, as in Shrunk.
+    conn: int = 0
+    number: int = 0
 
 
 class Deferred(Struct, frozen=True, array_like=True, gc=False, tag=24):
@@ -324,6 +327,14 @@ class Unused(Struct, frozen=True, array_like=True, gc=False, tag=28):
     since: Moment
 
 
+class Lost(Struct, frozen=True, array_like=True, gc=False, tag=29):
+    """What was kept for a lease is kept no more; the lease goes on."""
+
+    lease: int
+    resource: str
+    why: str
+
+
 class Owed(Struct, frozen=True, array_like=True, gc=False, tag=19):
     """What a lease that is over drew is still to come back (in a snapshot)."""
 
@@ -361,4 +372,5 @@ Fact: TypeAlias = (
     | AgeingSet
     | Seated
     | Unused
+    | Lost
 )

@@ -110,8 +110,8 @@ class Lease(Struct, gc=False):
     by_uid: int | None = None
     #: Resource to units held now: the asked amounts, less what was given back.
     amounts: dict[str, int] = field(default_factory=dict)
-    #: Connection and number of the last request that gave a part back.
-    shrunk_by: tuple[int, int] = (0, 0)
+    #: Connection and number of the last request that gave a part back or extended it.
+    changed_by: tuple[int, int] = (0, 0)
     #: The parts given back, oldest first.
     given: list[Given] = field(default_factory=list)
     #: Of a reservation: when it was to begin (None: as soon as it can) and when it

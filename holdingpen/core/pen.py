@@ -26,7 +26,7 @@ from holdingpen.core.books import Books
 from holdingpen.core.desk import Desk, no_such_lease
 from holdingpen.core.ending import Ending
 from holdingpen.core.facts import Ask, Fact, Moment
-from holdingpen.core.handover import EXACT
+from holdingpen.core.handover import EXACT, FREE
 from holdingpen.core.leases import (
     LIVE,
     PROMISED,
@@ -49,6 +49,8 @@ RETAKE_AFTER_S: Final = 2.0
 #: After programs waited for memory, leave it alone so long.
 REST_AFTER_PRESSURE_S: Final = 30.0
 
+#: Why what a lease gets is not handed over as well as it was.
+_RESTARTED: Final = "the daemon was restarted, and what it kept was freed"
 #: What changes for those who were deferred because of what is reserved ahead.
 _ROOM: Final = (
     fact.Ended,
@@ -406,7 +408,7 @@ class Pen:
         self._effects.append(told)
 
     def _is_repeated(self, event: ev.ShrinkAsked, lease: Lease) -> bool:
-        conn, number = lease.shrunk_by
+        conn, number = lease.changed_by
         return conn == event.conn and event.number <= number
 
     def _shrink(self, event: ev.ShrinkAsked, lease: Lease) -> None:
@@ -665,7 +667,11 @@ class Pen:
                 continue
             if lease.ask.conn not in event.conns:
                 self._end(event.at, lease, Why.RESTARTED)
-            elif lease.state == PROMISED:
+                continue
+            for name, how in lease.how.items():
+                if how != FREE:
+                    self._record(fact.Lost(lease.id, name, _RESTARTED))
+            if lease.state == PROMISED:
                 self._record(fact.Granted(lease.id, event.at))
                 self._tell_granted(lease)
         for conn in self.books.connections.keys() - event.conns:

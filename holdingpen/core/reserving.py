@@ -332,6 +332,12 @@ class Reserving:
             )
             desk.refuse(event.conn, event.number, ("not-permitted", message))
             return
+        conn, number = lease.changed_by
+        if conn == event.conn and event.number <= number:
+            # it is asked again because the answer was lost
+            told = do.TellExtended(conn, event.number, lease.id, lease.until_wall_s)
+            desk.effects.append(told)
+            return
         until_s = lease.until_wall_s + event.by_s
         seated = event.who.uid in desk.books.seated
         allow = allowance(event.who, event.groups, seated, desk.rules)
@@ -344,7 +350,8 @@ class Reserving:
         if refused is not None:
             desk.refuse(event.conn, event.number, refused)
             return
-        desk.record(fact.Extended(lease.id, event.at, until_s, event.who.uid))
+        by = (event.who.uid, event.conn, event.number)
+        desk.record(fact.Extended(lease.id, event.at, until_s, *by))
         told = do.TellExtended(event.conn, event.number, lease.id, until_s)
         desk.effects.append(told)
 

@@ -14,6 +14,13 @@ broken protocol, a silence at the start.  What limits a client:
                   the next, and meanwhile it is not read from
     not reading   while its replies pile up beyond BACKLOG_BYTES it is not listened
                   to; so it cannot ask for more, and what it is owed is bounded
+
+**What outlives the daemon.**  Where systemd keeps descriptors, a connection that has a
+lease or a place in the line is kept there, and the next daemon goes on with it
+(`adopt`).  What a client says is taken out of the socket only when it was answered, so
+that the next daemon reads it again; that a request is carried out once is seen to by
+its number.  Connections with a lease on a disk are not kept: its file system ends with
+the daemon.
 """
 
 from __future__ import annotations
@@ -23,8 +30,8 @@ import errno
 import os
 import select
 import socket
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
 
 import msgspec
 import trio
@@ -37,8 +44,9 @@ from holdingpen.daemon import translate
 from holdingpen.daemon.archive import Archive, records
 from holdingpen.daemon.keeper import Item, Question
 from holdingpen.daemon.listener import groups_of, peer, peer_groups
-from holdingpen.errors import Refusal, RemoteMistake
+from holdingpen.errors import HoldingPenError, Refusal, RemoteMistake
 from holdingpen.wire import messages as wire
+from holdingpen.wire.framing import complete
 from holdingpen.wire.session import ServerSession, encode
 
 #: Bytes read from one client at one wake-up.
@@ -66,6 +74,16 @@ _OUT: Final = select.EPOLLOUT
 _WELCOME: Final = encode(wire.Welcome(wire.VERSION, __version__))
 
 
+class Store(Protocol):
+    """What keeps descriptors for the next daemon: `daemon.systemd.Systemd`."""
+
+    def keep(self, name: str, fd: int) -> None:
+        """Have a duplicate of `fd` kept."""
+
+    def forget(self, name: str) -> None:
+        """Have what is kept as `name` closed."""
+
+
 class Parcel(bytes):
     """Bytes with whose first one open files go out; they are closed then."""
 
@@ -79,9 +97,11 @@ class Client:
         "_groups",
         "backlog_bytes",
         "fd",
+        "kept",
         "mask",
         "number",
         "out",
+        "owed",
         "parcels",
         "session",
         "sock",
@@ -108,6 +128,10 @@ class Client:
         #: What the epoll waits for.
         self.mask = _IN
         self._groups: frozenset[int] | None = None
+        #: Bytes that were read and still lie in the socket, until they are answered.
+        self.owed = 0
+        #: Whether the store has it; None: it is not to.
+        self.kept: bool | None = False
 
     @property
     def groups(self) -> frozenset[int]:
@@ -138,6 +162,8 @@ class Connections:
         clock: Callable[[], Moment],
         surroundings: Callable[[], translate.Surroundings],
         archive: Archive | None = None,
+        store: Store | None = None,
+        unsynced: Callable[[], frozenset[int]] = frozenset,
     ) -> None:
         """Make them; nobody is accepted before `serve`.
 
@@ -150,8 +176,18 @@ class Connections:
             clock: gives the moment for events.
             surroundings: what status tells beside the books.
             archive: what it knows of leases that are over; None: nothing is known.
+            store: keeps descriptors for the next daemon; None: nobody does.
+            unsynced: connections whose answers wait for the disk.
         """
         self._archive = archive
+        self._store = store
+        self._unsynced = unsynced
+        #: How what clients say is read.
+        self._flags = socket.MSG_PEEK if store is not None else 0
+        #: Clients of whose words some still lie in their sockets.
+        self._owing: set[Client] = set()
+        #: Why a connection could not be kept; None: all are.
+        self.trouble: str | None = None
         self.limits = limits
         self._listener = listener
         self._next = first_number
@@ -277,7 +313,7 @@ class Connections:
 
     def _read(self, client: Client, at: Moment) -> None:
         try:
-            data = client.sock.recv(READ_BYTES)
+            data = client.sock.recv(READ_BYTES, self._flags)
         except BlockingIOError:
             return
         except OSError:
@@ -287,6 +323,8 @@ class Connections:
             return
         session = client.session
         was_open = session.open
+        if self._flags:
+            data = self._leave(client, data)
         try:
             requests = session.receive(data)
         except RemoteMistake as mistake:
@@ -300,6 +338,34 @@ class Connections:
             return
         client.todo.extend(requests)
         self._work(client, at)
+
+    def _leave(self, client: Client, data: bytes) -> bytes:
+        """Of what lies in the socket, what is to be heard now.
+
+        Whole frames stay there until they are answered.  A half one is taken, because
+        the epoll would say without end that it is there.
+        """
+        whole = 0 if client.session.half else complete(data)
+        if not whole:
+            return client.sock.recv(READ_BYTES)
+        client.owed += whole
+        self._owing.add(client)
+        self._arm(client)
+        return data[:whole]
+
+    def settle(self) -> None:
+        """Take out of the sockets what was answered, and listen again."""
+        if not self._owing:
+            return
+        unsynced = self._unsynced()
+        for client in list(self._owing):
+            if client.fd < 0:
+                self._owing.discard(client)
+            elif not client.todo and client.number not in unsynced:
+                self._owing.discard(client)
+                while client.owed:
+                    client.owed -= len(client.sock.recv(client.owed))
+                self._arm(client)
 
     def _work(self, client: Client, at: Moment) -> None:
         """Work off what a client asked, as far as it is its turn."""
@@ -321,7 +387,7 @@ class Connections:
         if client.fd < 0:
             return
         backlog = client.backlog_bytes
-        listen = not client.todo and backlog <= BACKLOG_BYTES
+        listen = not client.todo and not client.owed and backlog <= BACKLOG_BYTES
         mask = (_IN if listen else 0) | (_OUT if backlog else 0)
         if mask != client.mask:
             client.mask = mask
@@ -464,6 +530,7 @@ class Connections:
             for client in dirty:
                 if client.fd >= 0 and not client.mask & _OUT:
                     self._write(client)
+        self.settle()
 
     def _write(self, client: Client) -> None:
         if client.parcels:
@@ -521,6 +588,54 @@ class Connections:
             with contextlib.suppress(OSError):
                 client.sock.shutdown(socket.SHUT_RDWR)
 
+    # What outlives the daemon.
+
+    def keep(self, number: int, whole: bool) -> None:
+        """Have a connection kept for the next daemon.
+
+        Args:
+            number: the connection's.
+            whole: whether all it has can outlive this one; once not, never again.
+        """
+        client = self._by_number.get(number)
+        if self._store is None or client is None or client.kept is None:
+            return
+        try:
+            if not whole:
+                if client.kept:
+                    self._store.forget(f"c{number}")
+                client.kept = None
+            elif not client.kept:
+                self._store.keep(f"c{number}", client.fd)
+                client.kept = True
+            self.trouble = None
+        except HoldingPenError as why:
+            self.trouble = f"leases do not outlive a restart of the daemon: {why}"
+
+    def adopt(self, stored: Mapping[str, int]) -> frozenset[int]:
+        """Go on with the connections that a former daemon had kept.
+
+        Returns:
+            Their numbers.
+        """
+        for name, fd in stored.items():
+            digits = name.removeprefix("c")
+            if not name.startswith("c") or not digits.isdigit():
+                os.close(fd)
+                continue
+            sock = socket.socket(fileno=fd)
+            sock.setblocking(False)
+            client = Client(sock, int(digits), peer(sock))
+            client.session.open = True
+            client.kept = True
+            self._next = max(self._next, client.number + 1)
+            uid = client.who.uid
+            self._of_user[uid] = self._of_user.get(uid, 0) + 1
+            self._by_fd[client.fd] = client
+            self._by_number[client.number] = client
+            self._epoll.register(client.fd, _IN)
+        return frozenset(self._by_number)
+
     # Ends.
 
     def close(self) -> None:
@@ -543,6 +658,12 @@ class Connections:
         del self._by_number[client.number]
         client.fd = -1
         _drop_parcels(client)
+        if client.kept and self._store is not None:
+            # the store has a copy, and to close ours would be no end
+            with contextlib.suppress(OSError):
+                client.sock.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(HoldingPenError):
+                self._store.forget(f"c{client.number}")
         client.sock.close()
         self._silent.pop(client.number, None)
         client.todo.clear()

@@ -64,8 +64,11 @@ New: TypeAlias = (
     | ev.DrainAsked
 )
 NEW = frozenset(New.__args__)
-#: Answers that say of something that it will outlive the boot.
-DURABLE = frozenset({TellDone, TellReserved, TellExtended})
+#: Answers that say of something that it will outlive the boot; that of a release only
+#: of a reservation.
+Durable: TypeAlias = TellDone | TellReserved | TellExtended | TellReleased
+
+_NOBODY: frozenset[int] = frozenset()
 
 #: Seconds between two tries to find room for the journal again.
 TRY_AGAIN_S = 1.0
@@ -135,7 +138,9 @@ class Keeper:
         #: What came in since the last turn.
         self._inbox: list[Item] = []
         #: Answers that wait for the disk.
-        self._unsynced: list[Outcome] = []
+        self._unsynced: list[Durable] = []
+        #: Those that an fdatasync is under way for.
+        self._syncing: list[Durable] = []
         self._sync_wanted = trio.Event()
         #: Called with boot_s when the pen wants to be woken, after each turn.
         self.wake: Callable[[float], None] = lambda time_s: None
@@ -188,7 +193,7 @@ class Keeper:
         news, effects = self.pen.handle(item)
         facts += news
         for effect in effects:
-            if type(effect) in DURABLE or _is_durable(effect):
+            if isinstance(effect, Durable) and _is_durable(effect):
                 self._unsynced.append(effect)
                 self._sync_wanted.set()
             else:
@@ -210,18 +215,25 @@ class Keeper:
             asked.conn, asked.number, "cannot-record", self.journal.trouble or ""
         )
 
+    def unsynced(self) -> frozenset[int]:
+        """Connections whose answers wait for the disk."""
+        if not self._unsynced and not self._syncing:
+            return _NOBODY
+        waiting = (*self._unsynced, *self._syncing)
+        return frozenset(outcome.conn for outcome in waiting)
+
     async def sync_forever(self) -> None:
         """Put durable facts on the disk and then say Done, batch after batch."""
         while True:
             await self._sync_wanted.wait()
             self._sync_wanted = trio.Event()
-            waiting, self._unsynced = self._unsynced, []
+            self._syncing, self._unsynced = self._unsynced, []
             await trio.to_thread.run_sync(self.journal.sync)
+            waiting, self._syncing = self._syncing, []
             for outcome in waiting:
                 self._perform(outcome)
             self.flush()
 
 
-def _is_durable(effect: Effect) -> bool:
-    """Whether it answers the release of a reservation."""
-    return type(effect) is TellReleased and effect.durable
+def _is_durable(effect: Durable) -> bool:
+    return type(effect) is not TellReleased or effect.durable

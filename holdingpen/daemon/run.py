@@ -11,7 +11,7 @@ import gc
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from math import inf
 from pathlib import Path
 
@@ -75,6 +75,7 @@ class Daemon:
         host: HostLike,
         hands: Mapping[str, Hand],
         clock: Callable[[], Moment] = now,
+        systemd: Systemd | None = None,
     ) -> None:
         """Join the parts and open the socket; must be called inside trio.
 
@@ -85,11 +86,13 @@ class Daemon:
             hands: resource to the hand that holds it back; closed with the daemon.
             clock: gives the moment, in any thread; its boot_s must go as trio's
                 clock does.
+            systemd: whoever started the daemon; None: nobody who is told anything.
 
         Raises:
             HoldingPenError: when the journal is damaged or taken, or the socket is.
         """
         self._options = options
+        self._systemd = systemd or Systemd({})
         self._host = host
         self._hands = dict(hands)
         self._clock = clock
@@ -118,7 +121,13 @@ class Daemon:
         if options.user and not options.socket and not settings.socket:
             places.make_user_directory()
         # A client may come from now on, and waits until all is there.
-        self._listener = open_listener(self.socket, settings.mode, settings.group)
+        activated = self._systemd.listening()
+        #: Whether the socket is ours to remove.
+        self._own_socket = activated is None
+        if activated is not None:
+            self._listener, self.socket = activated, Path(activated.getsockname())
+        else:
+            self._listener = open_listener(self.socket, settings.mode, settings.group)
         self._performer = Performer(
             self._hands, host, clock, self._happened, self._reply
         )
@@ -147,13 +156,18 @@ class Daemon:
             clock,
             self._surroundings,
             self._archive,
+            self._systemd if self._systemd.can_keep else None,
+            self.keeper.unsynced,
         )
+        stored = self.connections.adopt(self._systemd.stored())
+        if stored:
+            log(f"{len(stored)} connections of the last daemon go on")
         self.keeper.flush = self.connections.flush
-        self.keeper.put(ev.Started(clock(), host.boot_id()))
+        self.keeper.put(ev.Started(clock(), host.boot_id(), stored))
         self.keeper.put(self._configured())
         self.keeper.turn()
 
-    async def run(self, systemd: Systemd) -> None:
+    async def run(self) -> None:
         """Serve until told to end by a signal, or until idle long enough.
 
         Raises:
@@ -172,15 +186,16 @@ class Daemon:
                 nursery.start_soon(self._archive.work)
                 nursery.start_soon(self._tick)
                 nursery.start_soon(self._look_around, nursery.cancel_scope.cancel)
-                await self._obey(systemd)
+                await self._obey()
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             failure = first_error(group)
         if failure is not None:
             raise failure
 
-    async def _obey(self, systemd: Systemd) -> None:
+    async def _obey(self) -> None:
         """Do what signals say; returns when one says to end."""
+        systemd = self._systemd
         with trio.open_signal_receiver(
             signal.SIGTERM, signal.SIGINT, signal.SIGHUP
         ) as signals:
@@ -200,7 +215,8 @@ class Daemon:
 
     def close(self) -> None:
         """Let go of what the process would let go of anyway; for tests, mostly."""
-        self.socket.unlink(missing_ok=True)
+        if self._own_socket:
+            self.socket.unlink(missing_ok=True)
         self._listener.close()
         self.connections.close()
         self._performer.close()
@@ -276,6 +292,8 @@ class Daemon:
         match outcome:
             # first, because nearly all are: a class that does not match costs 0.1 us
             case do.TellGranted() | do.TellReleased():
+                if self._systemd.can_keep and type(outcome) is do.TellGranted:
+                    self._keep(outcome.conn, outcome.lease)
                 self.connections.send(outcome.conn, translate.reply(outcome))
             case Answer(conn, message):
                 self.connections.send(conn, message)
@@ -292,12 +310,23 @@ class Daemon:
                 | do.GiveStep()
             ):
                 self._performer.perform(outcome)
+            case do.TellWaiting(conn, _, lease):
+                if self._systemd.can_keep:
+                    self._keep(conn, lease)
+                self.connections.send(conn, translate.reply(outcome))
             case do.Note(text):
                 log(text)
             case do.TellUser(uid, text):
                 terminals.tell(uid, text)
             case _:
                 self.connections.send(outcome.conn, translate.reply(outcome))
+
+    def _keep(self, conn: int, lease: int) -> None:
+        """Have a connection outlive the daemon, before it is told what it has."""
+        known = self.keeper.pen.books.leases.get(lease)
+        if known is not None:
+            disks = any(name.partition(".")[0] == DISK for name in known.amounts)
+            self.connections.keep(conn, whole=not disks)
 
     def _roots(self, resource: str) -> dict[int, int]:
         held = self.keeper.pen.books.held.values()
@@ -357,7 +386,8 @@ class Daemon:
         for hand in self._hands.values():
             troubles += hand.troubles(self._settings)
         troubles += self._performer.troubles.values()
-        troubles += [x for x in (self._archive.trouble, self._flag.trouble) if x]
+        parts = (self._archive, self._flag, self.connections)
+        troubles += [part.trouble for part in parts if part.trouble]
         troubles += self._given_up()
         if self._yielding.why:
             troubles.append(self._yielding.why)
@@ -410,7 +440,10 @@ class Daemon:
             await trio.sleep(LOOK_AROUND_S)
             self.connections.look_around()
             self._look_at_the_clock()
-            idle_s = self._options.exit_idle_s
+            # it is the keeper whose life counts
+            self.keeper.turn()
+            self._systemd.alive()
+            idle_s = self._options.exit_idle_s if self._own_socket else None
             quiet_s = self._clock().boot_s - self.connections.idle_since_s
             if idle_s is None or self.connections or quiet_s < idle_s:
                 continue
@@ -483,30 +516,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         if check:
             read_settings(options.config)
             print(f"{options.config}: good")
-            return 0
-        settings, notes = read_settings_at_start(options.config)
-        for note in notes:
-            log(note)
-        host = Host()
-        socket = where(settings, options)
-        hands = open_hands(settings, host, socket, private=options.user)
-        trio.run(_main, settings, options, host, hands)
+        else:
+            with closing(Systemd()) as systemd:
+                _serve(options, systemd)
     except HoldingPenError as why:
         log(str(why))
         return why.exit_status
     return 0
 
 
+def _serve(options: Options, systemd: Systemd) -> None:
+    settings, notes = read_settings_at_start(options.config)
+    for note in (*systemd.notes, *notes):
+        log(note)
+    host = Host()
+    socket = where(settings, options)
+    hands = open_hands(settings, host, socket, private=options.user)
+    trio.run(_main, settings, options, host, hands, systemd)
+
+
 async def _main(
-    settings: Settings, options: Options, host: Host, hands: dict[str, Hand]
+    settings: Settings,
+    options: Options,
+    host: Host,
+    hands: dict[str, Hand],
+    systemd: Systemd,
 ) -> None:
     # The pacer must get its turn in time: 5 ms are 40 MiB of a fast program.
     sys.setswitchinterval(0.001)
-    daemon = Daemon(settings, options, host, hands)
+    daemon = Daemon(settings, options, host, hands, systemd=systemd)
     # What was replayed lives long: keep the collector from walking it.
     gc.collect()
     gc.freeze()
     try:
-        await daemon.run(Systemd())
+        await daemon.run()
     finally:
         daemon.close()

@@ -146,6 +146,10 @@ def _lease(lease: Lease) -> Iterator[Fact]:
         yield from _asked(lease)
     if lease.asked_back is not None:
         yield fact.AskedBack(lease.id, lease.asked_back, lease.needed_by)
+    if lease.reservation and lease.changed_by != (0, 0):
+        assert lease.until_wall_s is not None
+        by = (0, *lease.changed_by)
+        yield fact.Extended(lease.id, lease.asked, lease.until_wall_s, *by)
 
 
 def _asked(lease: Lease) -> Iterator[Fact]:
@@ -170,7 +174,7 @@ def _asked(lease: Lease) -> Iterator[Fact]:
         yield fact.Granted(lease.id, lease.granted, ask)
     for given in lease.given:
         # `drawn` above is what it has to hand back now.
-        yield fact.Shrunk(lease.id, given.at, *lease.shrunk_by, given.amounts)
+        yield fact.Shrunk(lease.id, given.at, *lease.changed_by, given.amounts)
 
 
 def _booked(lease: Lease) -> Iterator[Fact]:

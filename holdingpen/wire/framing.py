@@ -22,6 +22,17 @@ def frame(payload: bytes) -> bytes:
     return len(payload).to_bytes(4, "big") + payload
 
 
+def complete(data: bytes) -> int:
+    """How many bytes of `data`, from its begin on, are whole frames."""
+    start, end = 0, len(data)
+    while end - start >= 4:
+        size = int.from_bytes(data[start : start + 4], "big")
+        if start + 4 + size > end:
+            break
+        start += 4 + size
+    return start
+
+
 class Unframer:
     """Cuts a stream of bytes into payloads, however the stream was cut before."""
 

@@ -152,8 +152,8 @@ class Player:
         return told[0].leases if told else []
 
     def extend(self, lease, by_s, uid=1000):
-        who = Who(uid, uid, 1)
-        return self.play(ev.ExtendAsked(self.at, 98, 1, who, lease, by_s))
+        who, conn = Who(uid, uid, 1), self.connect()
+        return self.play(ev.ExtendAsked(self.at, conn, 1, who, lease, by_s))
 
     def again(self, request: Request, **asked) -> list[do.Effect]:
         """Send a request once more."""

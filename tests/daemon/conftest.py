@@ -352,9 +352,36 @@ class Client:
 class Told:
     """Whoever started the daemon; `systemd.Systemd`."""
 
-    def __init__(self) -> None:
+    #: The store of descriptors; None: there is none.  It outlives daemons.
+    store: dict[str, int] | None = None
+
+    def __init__(self, store: dict[str, int] | None = None) -> None:
         self.words: list[str] = []
         self.up = trio.Event()
+        self.store = store
+
+    @property
+    def can_keep(self) -> bool:
+        return self.store is not None
+
+    def listening(self) -> None:
+        return None
+
+    def stored(self) -> dict[str, int]:
+        """What the last daemon had kept; the store keeps copies."""
+        return {name: os.dup(fd) for name, fd in (self.store or {}).items()}
+
+    def keep(self, name: str, fd: int) -> None:
+        assert self.store is not None
+        assert name not in self.store
+        self.store[name] = os.dup(fd)
+
+    def forget(self, name: str) -> None:
+        assert self.store is not None
+        os.close(self.store.pop(name))
+
+    def alive(self) -> None:
+        self.words.append("alive")
 
     def ready(self, status: str) -> None:
         self.words.append("ready")
@@ -370,11 +397,11 @@ class Told:
 class Running:
     """The whole daemon inside trio, and what a test does with it."""
 
-    def __init__(self, daemon: Daemon, host: ScriptedHost) -> None:
+    def __init__(self, daemon: Daemon, host: ScriptedHost, told: Told) -> None:
         self.daemon = daemon
         self.host = host
         self.ballast = daemon._hands["ram"].ballast
-        self.told = Told()
+        self.told = told
         #: What ended it, once something did; None: it was told to end.
         self.failure: Exception | None = None
         self.over = trio.Event()
@@ -392,7 +419,7 @@ class Running:
     async def serve(self) -> None:
         try:
             with self._scope:
-                await self.daemon.run(self.told)
+                await self.daemon.run()
         except Exception as why:
             self.failure = why
         self.over.set()
@@ -459,6 +486,7 @@ async def start(
         state: str = "state",
         config: Path = Path("/nowhere"),
         idle_s: float | None = None,
+        store: dict[str, int] | None = None,
         **settings: object,
     ) -> Running:
         host = host or ScriptedHost()
@@ -474,8 +502,9 @@ async def start(
 
         chosen = Settings(**known)
         hands = {"ram": RamHand(ScriptedBallast(host), host, chosen)}
-        daemon = Daemon(chosen, options, host, hands, moment)
-        pen = Running(daemon, host)
+        told = Told(store)
+        daemon = Daemon(chosen, options, host, hands, moment, told)
+        pen = Running(daemon, host, told)
         running.append(pen)
         nursery.start_soon(pen.serve)
         await pen.told.up.wait()

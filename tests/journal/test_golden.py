@@ -61,12 +61,13 @@ SAMPLES: list[Fact] = [
     facts.Booked(17, AT, ASK, 1763635330.5, 1763638930.5, 16),
     facts.Due(17, AT),
     facts.Reserved(17, AT, 1763638930.5, {"ram": 2**31}, ASK),
-    facts.Extended(17, AT, 1763638930.5, 1000),
+    facts.Extended(17, AT, 1763638930.5, 1000, 5, 3),
     facts.Deferred(17, 15.5),
     facts.AskedBack(17, AT, 18),
     facts.AgeingSet(3600.0),
     facts.Seated(1000, True, 0),
     facts.Unused(17, AT),
+    facts.Lost(17, "ram", "the daemon was restarted"),
 ]
 
 
