@@ -14,7 +14,7 @@ from holdingpen.core.effects import TellRefused
 from holdingpen.core.events import FetchAsked, StepAsked
 from holdingpen.core.facts import MACHINE, Ask
 from holdingpen.core.handover import METHODS
-from holdingpen.core.leases import BOOKED, LIVE, Lease, allotment, needs_of
+from holdingpen.core.leases import LIVE, Lease, needs_of
 from holdingpen.core.resources import DISK, Ledger
 from holdingpen.core.rights import Rules, is_operator
 
@@ -125,21 +125,6 @@ def not_inside(
         f"reservation {ask.inside} belongs to user {reservation.ask.who.uid}. Ask "
         "without --in."
     )
-
-
-def held_by(uid: int, books: Books) -> dict[str, int]:
-    """What a user holds and waits for now; what is inside a reservation counts once."""
-    held: dict[str, int] = {}
-    if uid not in books.users:
-        return held
-    for lease in books.leases.values():
-        if lease.ask.who.uid != uid or lease.state == BOOKED:
-            continue
-        for name, amount in lease.amounts.items():
-            key = allotment(name, lease.ask.inside)
-            if not lease.ask.inside or key not in lease.needs:
-                held[name] = held.get(name, 0) + amount
-    return held
 
 
 def belongs(reservation: Lease, ask: Ask, groups: frozenset[int]) -> bool:
@@ -291,8 +276,9 @@ def not_now(
     books: Books,
     ahead: str = "",
     free_wall_s: float | None = None,
+    alone: str = "",
 ) -> TellRefused:
-    """The refusal for who will not wait, with what is there.
+    """The refusal for who will not wait, or has waited enough, with what is there.
 
     Args:
         ask: the request.
@@ -300,6 +286,7 @@ def not_now(
         books: the books.
         ahead: the reservations that are in its way; empty: none are.
         free_wall_s: when they are no more.
+        alone: who has the whole machine; empty: nobody.
     """
     words = [ahead.rstrip(".")] if ahead else []
     for key, need in needs.items():
@@ -307,15 +294,15 @@ def not_now(
         name = ledger.resource
         if name == MACHINE:
             if need > ledger.room:
-                words.append("others hold leases" if need > 1 else "it is taken")
+                words.append(
+                    "others hold leases" if need > 1 else alone or "it is taken"
+                )
         elif need > ledger.room:
             there = format_amount(name, ledger.room)
             words.append(f"{there} of {name} are there")
     why = " and ".join(words) or f"{len(books.line)} wait ahead"
     if books.drain is not None:
         why = drained(books.drain)
-    message = (
-        f"asked {format_amounts(ask.amounts)}; {why}. "
-        "Wait in the line (without --nonblock), or ask for less."
-    )
+    how = "Wait longer" if ask.wait_s else "Wait in the line (without --nonblock)"
+    message = f"asked {format_amounts(ask.amounts)}; {why}. {how}, or ask for less."
     return TellRefused(ask.conn, ask.number, "not-now", message, free_wall_s)

@@ -323,7 +323,7 @@ class Books:
         lease = self._enter(what.lease, what.ask, what.at, BOOKED)
         lease.starts_wall_s, lease.series = what.starts_wall_s, what.series
         self.users[what.ask.who.uid][1] += 1
-        if what.series == lease.id:
+        if what.series in (0, lease.id):
             # the first of those that were made together stands for all
             self.connections[what.ask.conn].leases[what.ask.number] = lease.id
         self.calendar.add((what.starts_wall_s, lease.id))

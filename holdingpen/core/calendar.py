@@ -133,6 +133,12 @@ def capacities(books: Books) -> dict[str, int]:
     return {name: ledger.capacity for name, ledger in books.resources.items()}
 
 
+def gathers(books: Books, lease: Lease) -> bool:
+    """Whether a reservation holds something back, and so begins before its date."""
+    ledgers = (books.resources[name] for name in lease.needs)
+    return any(ledger.measured or ledger.hold for ledger in ledgers)
+
+
 def reservations(
     books: Books, from_s: float, until_s: float, early_s: float = 0.0, but: int = 0
 ) -> list[Span]:
@@ -142,7 +148,8 @@ def reservations(
         books: the books.
         from_s: only what ends later.
         until_s: only what begins before.
-        early_s: what is still to begin is taken to begin so much sooner.
+        early_s: what is still to begin is taken to begin so much sooner, if it has
+            something to gather.
         but: a reservation to be left out.
     """
     spans = []
@@ -152,7 +159,9 @@ def reservations(
         assert starts_s is not None
         assert ends_s is not None
         if ends_s > from_s and lease != but:
-            spans.append(Span(starts_s - early_s, ends_s, ahead.needs, lease))
+            if early_s and gathers(books, ahead):
+                starts_s -= early_s
+            spans.append(Span(starts_s, ends_s, ahead.needs, lease))
     for held in books.reservations.values():
         assert held.until_wall_s is not None
         if held.until_wall_s > from_s and held.id != but:
@@ -233,6 +242,54 @@ def planner(books: Books, at: Moment, rules: Rules) -> Soonest | None:
     return soonest
 
 
+def held_by(
+    uid: int,
+    books: Books,
+    at: Moment,
+    starts: Iterable[float],
+    length_s: float,
+    rules: Rules,
+) -> dict[str, int]:
+    """The most of each resource that a user has at one moment of some spans of time.
+
+    He has what he holds, waits for and has booked; what is inside a reservation counts
+    once.
+
+    Args:
+        uid: the user.
+        books: the books.
+        at: now.
+        starts: the begins of the spans, in seconds since 1970.
+        length_s: how long each is.
+        rules: how long those are taken to last who did not say.
+    """
+    if uid not in books.users:
+        return {}
+    mine = []
+    for lease in books.leases.values():
+        if lease.ask.who.uid == uid:
+            begin_s = lease.starts_wall_s or at.wall_s
+            end_s = lease.until_wall_s
+            if end_s is None:
+                end_s = begin_s + (lease.ask.length_s or rules.assume_s)
+            own = {n: x for n, x in lease.amounts.items() if lease.key(n) == n}
+            mine.append(Span(begin_s if begin_s > at.wall_s else -inf, end_s, own))
+    most: dict[str, int] = {}
+    for start_s in starts:
+        there = [
+            x for x in mine if x.start_s < start_s + length_s and x.end_s > start_s
+        ]
+        for moment_s in {start_s, *(x.start_s for x in there if x.start_s > start_s)}:
+            held: dict[str, int] = {}
+            for span in there:
+                if span.start_s <= moment_s < span.end_s:
+                    for name, amount in span.needs.items():
+                        held[name] = held.get(name, 0) + amount
+            for name, amount in held.items():
+                most[name] = max(most.get(name, 0), amount)
+    return most
+
+
 def _promised(books: Books, at: Moment, lease: Lease, rules: Rules) -> list[Span]:
     """What a reservation may not take from others who have none.
 
@@ -244,7 +301,8 @@ def _promised(books: Books, at: Moment, lease: Lease, rules: Rules) -> list[Span
     soonest = planner(books, at, rules)
     for number, start_s in foretold(books, at, soonest).items():
         waits = books.leases[number]
-        if waits.id == lease.id or waits.ask.priority < ask.priority:
+        booked = waits.starts_wall_s is not None
+        if booked or waits.id == lease.id or waits.ask.priority < ask.priority:
             continue
         begin_s = at.wall_s + start_s - at.boot_s
         length_s = waits.ask.length_s or rules.assume_s

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from holdingpen.core import effects as do
 from holdingpen.core import facts as fact
 from holdingpen.core.desk import Desk
 from holdingpen.core.facts import Moment
 from holdingpen.core.leases import BOOKED, LIVE, WAITING, Lease, Why
+
+#: What the owner of a reservation did not see coming, and need not be connected for.
+_UNEXPECTED: Final = {
+    Why.IDLE: "nothing drew on it",
+    Why.MISSED: "it could not begin before its time was over",
+    Why.ORDERED: "an administrator ended it",
+    Why.MISFIT: "there is less now than it was for",
+}
 
 
 class Ending:
@@ -41,6 +51,9 @@ class Ending:
     ) -> None:
         """End it, and tell the one who has it, if he is there."""
         self.end(at, lease, why, by_uid)
+        if lease.reservation and why in _UNEXPECTED:
+            text = f"your reservation {lease.id} is over: {_UNEXPECTED[why]}."
+            self._desk.effects.append(do.TellUser(lease.ask.who.uid, text))
         self._desk.effects.append(do.TellEnded(lease.ask.conn, lease.id, why))
 
     def _end_inside(self, at: Moment, reservation: Lease) -> None:

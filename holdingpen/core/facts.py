@@ -253,7 +253,7 @@ class Booked(Struct, frozen=True, array_like=True, gc=False, tag=20):
     ask: Ask
     starts_wall_s: float
     until_wall_s: float
-    #: The first of those that were made together.
+    #: The first of those that were made together; 0: it was made alone.
     series: int
 
 

@@ -42,7 +42,7 @@ from holdingpen.core.reclaiming import Reclaiming
 from holdingpen.core.reserving import Reserving
 from holdingpen.core.resources import SETTLE_LIMIT_S, Ledger
 from holdingpen.core.rights import Rules, allowance, is_operator, may_end, not_allowed
-from holdingpen.core.standings import Soonest, holders, known_ends, user
+from holdingpen.core.standings import Soonest, alone, holders, known_ends, user
 
 #: After the machine refused to give ballast, leave it alone so long.
 RETAKE_AFTER_S: Final = 2.0
@@ -244,9 +244,7 @@ class Pen:
             may_pass = self.rules.backfill and ask.length_s is not None
             soon = admission.soon(rank, needs, books)
             if fit is not None or not (may_pass or soon):
-                self._effects.append(
-                    admission.not_now(ask, needs, books, ahead, free_s)
-                )
+                self._effects.append(self._not_now(ask, needs, ahead, free_s))
                 return 0
             self._now_or_never = not soon
         waits_for = holders(books, admission.lacking(rank, needs, books), {})
@@ -274,10 +272,17 @@ class Pen:
         if problem is not None or not rules.allow or event.by is not None:
             return problem
         allow = allowance(who, groups, who.uid in books.seated, rules)
-        held = admission.held_by(who.uid, books) if allow and allow.most else {}
-        # what is inside a reservation is his already
+        if ask.inside and allow is None:
+            # what is inside a reservation is his already, whatever rules say now
+            return None
         judged = structs.replace(ask, amounts={}) if ask.inside else ask
         judged = structs.replace(judged, priority=event.ask.priority)
+        held: dict[str, int] = {}
+        if allow is not None and allow.most:
+            length_s = ask.length_s or rules.assume_s
+            now_s = (event.at.wall_s,)
+            starts = event.starts if isinstance(event, ev.BookAsked) else now_s
+            held = calendar.held_by(who.uid, books, event.at, starts, length_s, rules)
         return not_allowed(judged, allow, held, ask.length_s, ask.lasts_s is not None)
 
     def _book_asked(self, event: ev.BookAsked) -> None:
@@ -485,8 +490,22 @@ class Pen:
                 self._start(at, lease.id, lease.ask, lease.needs, stood=True)
                 ends = None
 
+    def _not_now(
+        self,
+        ask: Ask,
+        needs: Mapping[str, int],
+        ahead: str = "",
+        free_wall_s: float | None = None,
+    ) -> do.TellRefused:
+        books = self.books
+        machine = alone(books, self._desk.name_of)
+        if machine and free_wall_s is None:
+            dates = (x.until_wall_s for x in books.reservations.values() if x.exclusive)
+            free_wall_s = next(dates, None)
+        return admission.not_now(ask, needs, books, ahead, free_wall_s, machine)
+
     def _end_overdue(self, at: Moment, lease: Lease) -> None:
-        refused = admission.not_now(lease.ask, lease.needs, self.books)
+        refused = self._not_now(lease.ask, lease.needs)
         self._end(at, lease, Why.OVERDUE)
         self._effects.append(refused)
 

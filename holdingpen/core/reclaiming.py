@@ -54,11 +54,12 @@ class Reclaiming:
         books = self._desk.books
         found = []
         for number in books.line.first(FIRST_MAX):
-            if not books.line.waiters[number].until_s:
-                lease = books.leases[number]
+            lease = books.leases[number]
+            due = lease.starts_wall_s is not None
+            if due or not books.line.waiters[number].until_s:
                 found.append(lease)
-                if lease.starts_wall_s is None:
-                    break
+            if found and not due:
+                break
         return found
 
     def _withdraw(self, at: Moment, lease: Lease) -> None:

@@ -5,8 +5,8 @@
 One that begins as soon as it can is asked for as any lease is, waits as any does, and
 becomes live by `Reserved`.  One that is booked for a date is planned around
 (calendar.py); so many seconds before it begins (`Rules.ready_before_s`) it stands
-first in the line, has back what it needs, and is live as soon as that is there: so its
-ballast is taken before its date.
+first in the line and has back what it needs.  If something of it is held back, it is
+live as soon as that is there: so its ballast is taken before its date.
 
 Dates are those of the wall clock.  A step of it moves them all, and is noticed by the
 next event.
@@ -30,6 +30,7 @@ from holdingpen.core.ending import Ending
 from holdingpen.core.facts import Ask, Moment
 from holdingpen.core.leases import BOOKED, LIVE, Lease, Why, needs_of
 from holdingpen.core.rights import allowance, may_end, not_allowed, too_long
+from holdingpen.durations import format_duration
 
 #: How many who are deferred are looked at after each event (0.1 ms each), and how soon
 #: after that the next.
@@ -96,9 +97,20 @@ class Reserving:
                 continue
             if misfit(lease.ask, books) is None:
                 self._desk.record(fact.Due(number, at))
+                self._hold_until_date(at, lease)
             else:
                 # it would only stand in the way; the capacity may come back
                 self._too_big.add(number)
+
+    def _hold_until_date(self, at: Moment, lease: Lease) -> None:
+        """What holds nothing back need not begin before its date, and does not."""
+        assert lease.starts_wall_s is not None
+        books = self._desk.books
+        until_s = at.boot_s + lease.starts_wall_s - at.wall_s
+        if lease.starts_wall_s > at.wall_s and not calendar.gathers(books, lease):
+            self._desk.record(fact.Deferred(lease.id, until_s))
+        elif books.line.waiters[lease.id].until_s:
+            self._desk.record(fact.Deferred(lease.id, 0.0))
 
     @property
     def wake_at_s(self) -> float:
@@ -207,6 +219,11 @@ class Reserving:
 
     def _look_again(self, at: Moment, number: int, until_s: float) -> None:
         lease = self._desk.books.leases[number]
+        if lease.starts_wall_s is not None:
+            date_s = at.boot_s + lease.starts_wall_s - at.wall_s
+            if date_s <= at.boot_s or abs(date_s - until_s) > GRAIN_S:
+                self._hold_until_date(at, lease)
+            return
         fit = self.may_start(at, lease.ask, lease.needs)
         if fit.start_s <= at.wall_s:
             self._desk.record(fact.Deferred(number, 0.0))
@@ -280,7 +297,8 @@ class Reserving:
         first = desk.books.last_lease + 1
         for number, starts_s in enumerate(starts, first):
             until_s = starts_s + lasts_s
-            what = fact.Booked(number, event.at, ask, starts_s, until_s, first)
+            series = first if len(starts) > 1 else 0
+            what = fact.Booked(number, event.at, ask, starts_s, until_s, series)
             desk.record(what)
         self.tell(desk.books.leases[first])
 
@@ -288,10 +306,13 @@ class Reserving:
         self, at: Moment, starts: Sequence[float], lasts_s: float
     ) -> tuple[str, str] | None:
         if starts[0] + lasts_s <= at.wall_s:
-            return "bad-request", "a reservation that would be over already."
+            return "bad-request", (
+                "a reservation from then on would be over already. Give a later begin."
+            )
         if any(second - first < lasts_s for first, second in pairwise(starts)):
             return "bad-request", (
-                f"each lasts {lasts_s:g} s, and the next begins before that is over. "
+                f"each lasts {format_duration(lasts_s)}, and the next begins before "
+                "that is over. "
                 "Make them shorter, or farther apart."
             )
         return None
@@ -327,8 +348,9 @@ class Reserving:
             return
         if not may_end(event.who, lease.ask.who.uid, desk.rules, event.groups):
             message = (
-                f"reservation {lease.id} belongs to user {lease.ask.who.uid}; only he "
-                "and the administrators may extend it."
+                f"reservation {lease.id} belongs to "
+                f"{desk.name_of(lease.ask.who.uid)}; only he and the administrators "
+                "may extend it."
             )
             desk.refuse(event.conn, event.number, ("not-permitted", message))
             return

@@ -64,7 +64,7 @@ def standings(
             line.
         soonest: knows what is reserved (calendar.planner).
     """
-    alone = _alone(books, name_of)
+    machine = alone(books, name_of)
     starts = foretold(books, at, soonest) if forecast and leases else {}
     known: dict[str, list[int]] = {}
     standings = {}
@@ -72,14 +72,14 @@ def standings(
         start_s = starts.get(lease)
         standings[lease] = Standing(
             books.line.place(lease),
-            decisions.shortage(books.line, lease, books.ledgers, books.drain, alone),
+            decisions.shortage(books.line, lease, books.ledgers, books.drain, machine),
             holders(books, books.line.lacking(lease), known),
             None if start_s is None else at.wall_s + start_s - at.boot_s,
         )
     return standings
 
 
-def _alone(books: Books, name_of: Callable[[int], str]) -> str:
+def alone(books: Books, name_of: Callable[[int], str]) -> str:
     """Who has the whole machine, and why; empty: nobody has."""
     if books.resources[MACHINE].room:
         return ""

@@ -32,7 +32,7 @@ _ENDS = {
     "not-ready": "what it was to get could not be made ready",
     "daemon-restarted": "the daemon started anew and its connection was lost",
     "expired": "its time was over",
-    "never-began": "there was no room for it before its time was over",
+    "never-began": "it could not begin before its time was over",
     "reservation-over": "the reservation it drew on is over",
     "reclaimed": "it was asked back and not given back in time",
     "idle": "nothing drew on it for too long",
@@ -88,9 +88,11 @@ def _asked(lease: wire.LeaseInfo, view: View) -> str:
     if lease.made_by is not None:
         who = f"{clean(view.user(lease.made_by))} for {who}"
         uid = f"uid {lease.made_by} for {lease.uid}"
+    # no pid: made for somebody else, or so long ago that only the history knows it
+    pid = f", pid {lease.pid}" if lease.pid else ""
     return (
         f"{view.date(lease.asked)}: asked for {in_words(lease.amounts)} by {who} "
-        f"({uid}, pid {lease.pid}){_conditions(lease)}."
+        f"({uid}{pid}){_conditions(lease)}."
     )
 
 
@@ -157,6 +159,9 @@ def _handover(lease: wire.LeaseInfo) -> str:
     if not drawn and lease.handover == "none":
         return ""
     source = f"{in_words(drawn)} from ballast" if drawn else "no ballast drawn"
+    if lease.kind != CONNECTION:
+        # what it holds is handed over to those who draw on it
+        return f"; {source}"
     bound = f" ({format_amount('ram', lease.bound)})" if lease.bound else ""
     why = f": {clean(lease.handover_why)}" if lease.handover_why else ""
     return f"; {source}, hand-over {clean(lease.handover)}{bound}{why.rstrip('.')}"

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import trio
+from msgspec import structs
 
-from holdingpen.core.books import Books
+from holdingpen.core.books import ENDED_MAX, Books
 from holdingpen.core.facts import Moment
 from holdingpen.core.handover import Assurance, assurance
 from holdingpen.core.leases import BOOKED, Lease
@@ -27,6 +28,8 @@ from holdingpen.wire import messages as wire
 #: Seconds between two times that something is written: many at once cost 5 us each,
 #: and one alone 22 us in which nobody is served.
 WRITE_EVERY_S: Final = 1.0
+#: So many are not kept waiting: after a crash the books know the last ENDED_MAX.
+HURRY: Final = ENDED_MAX // 2
 #: Seconds between two tries to write down what could not be written.
 TRY_AGAIN_S: Final = 10.0
 #: Seconds between two looks for what is too old.
@@ -93,12 +96,12 @@ class Archive:
             if not self._unwritten:
                 await self._wanted.wait()
             with trio.move_on_at(write_at_s):
-                while not self._questions:
+                while not self._questions and len(self._unwritten) < HURRY:
                     self._wanted = trio.Event()
                     await self._wanted.wait()
             while self._questions:
                 await self._answer(*self._questions.popleft())
-            if trio.current_time() >= write_at_s:
+            if trio.current_time() >= write_at_s or len(self._unwritten) >= HURRY:
                 await self._write()
                 pause_s = WRITE_EVERY_S if self.trouble is None else TRY_AGAIN_S
                 write_at_s = trio.current_time() + pause_s
@@ -222,6 +225,9 @@ def record(lease: Lease, rules: Rules, at: Moment | None = None) -> Record:
     ask, granted = lease.ask, lease.granted
     end = lease.ended or at
     assert end is not None
+    if lease.until_wall_s is not None:
+        # nobody may have been there to end it at its date
+        end = structs.replace(end, wall_s=min(end.wall_s, lease.until_wall_s))
     begin = granted or end
     held_s, waited_s = end.boot_s - begin.boot_s, begin.boot_s - lease.asked.boot_s
     if lease.reservation:

@@ -50,7 +50,15 @@ from holdingpen.daemon.settings import (
     read_settings,
     read_settings_at_start,
 )
-from holdingpen.daemon.systemd import Systemd
+from holdingpen.daemon.systemd import (
+    ERROR,
+    INFO,
+    NOTICE,
+    WARNING,
+    Systemd,
+    line,
+    to_journal,
+)
 from holdingpen.daemon.yielding import Yielding
 from holdingpen.devices import HostLike
 from holdingpen.devices.host import Host
@@ -269,7 +277,7 @@ class Daemon:
             for hand in self._hands.values():
                 hand.wishes(settings)
         except HoldingPenError as why:
-            log(f"{why} The configuration in force stays.")
+            log(f"{why} The configuration in force stays.", ERROR)
             return
         old = {word: disk.path for word, disk in self._settings.disks.items()}
         if old != {word: disk.path for word, disk in settings.disks.items()}:
@@ -315,7 +323,7 @@ class Daemon:
                     self._keep(conn, lease)
                 self.connections.send(conn, translate.reply(outcome))
             case do.Note(text):
-                log(text)
+                log(text, NOTICE)
             case do.TellUser(uid, text):
                 terminals.tell(uid, text)
             case _:
@@ -504,9 +512,9 @@ def open_hands(
     return hands
 
 
-def log(text: str) -> None:
-    """One line for the administrator."""
-    print(f"holdingpen: {text}", file=sys.stderr, flush=True)
+def log(text: str, level: int = INFO) -> None:
+    """One line for the administrator; `level` as in syslog(3)."""
+    print(line(text, level, journal=to_journal()), file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -520,7 +528,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with closing(Systemd()) as systemd:
                 _serve(options, systemd)
     except HoldingPenError as why:
-        log(str(why))
+        log(str(why), ERROR)
         return why.exit_status
     return 0
 
@@ -528,7 +536,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _serve(options: Options, systemd: Systemd) -> None:
     settings, notes = read_settings_at_start(options.config)
     for note in (*systemd.notes, *notes):
-        log(note)
+        log(note, WARNING)
     host = Host()
     socket = where(settings, options)
     hands = open_hands(settings, host, socket, private=options.user)

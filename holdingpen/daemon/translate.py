@@ -365,7 +365,7 @@ def _info(
         amounts=lease.amounts,
         asked=lease.asked.wall_s,
         granted=lease.granted.wall_s if lease.granted else 0.0,
-        ended=lease.ended.wall_s if lease.ended else 0.0,
+        ended=_ended(lease),
         priority=ask.priority,
         expires=expires,
         command=ask.command,
@@ -408,6 +408,15 @@ def _own(books: Books, lease: Lease) -> dict[str, int]:
         if part is not None and part.held:
             own[name] = part.held
     return own
+
+
+def _ended(lease: Lease) -> float:
+    """Seconds since 1970; 0: not yet.  Nobody may have been there at its date."""
+    if lease.ended is None:
+        return 0.0
+    if lease.until_wall_s is None:
+        return lease.ended.wall_s
+    return min(lease.ended.wall_s, lease.until_wall_s)
 
 
 def _starts(lease: Lease) -> float | None:

@@ -33,7 +33,7 @@ def state(pen, lease):
 
 def test_one_live_before_its_date_is_not_looked_at_as_idle_for_ever(play):
     pen = play(Rules(ready_before_s=300.0, idle_after_s=30.0, idle_ends=True))
-    pen.has("ram", 20)
+    pen.has("ram", 20, measured=True)
     (lease,) = pen.book(wall(pen, 1000), ram=12)
     pen.sleep(800)
     assert state(pen, lease) == "live"
@@ -81,7 +81,7 @@ def test_of_those_that_are_due_the_one_whose_date_is_first_goes_first(pen):
     (late,) = pen.book(wall(pen, 108), ram=12, lasts=60.0)
     (early,) = pen.book(wall(pen, 103), ram=12, lasts=5.0)
     pen.drain("x")
-    pen.sleep(100)
+    pen.sleep(104)
     pen.drain(None)
     assert (state(pen, early), state(pen, late)) == ("live", "waiting")
 
@@ -204,7 +204,7 @@ def test_a_snapshot_keeps_that_a_booked_one_was_asked_back(pen):
         lasts_s=60.0,
     )  # fmt: skip
     pen.play(ev.BookAsked(pen.at, ask, (wall(pen, 5),)))
-    pen.sleep(1)
+    pen.sleep(6)
     pen.ask(ram=4, priority=1, uid=1001)
     assert pen.said(do.TellReclaim)
 
