@@ -1,0 +1,198 @@
+"""The real daemon under a real systemd: what survives kill -9, a hang, a restart.
+
+    python tests/systemd/test_outliving.py [ROUNDS [CLIENTS]]
+
+prints how many leases were lost and doubled, and the longest pause of a client.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from holdingpen.client.blocking import connect
+from holdingpen.client.finding import dial
+from holdingpen.errors import HoldingPenError
+from holdingpen.wire import messages as wire
+from holdingpen.wire.session import ClientSession, encode
+
+_spec = importlib.util.spec_from_file_location(
+    "booted_machine", Path(__file__).with_name("machine.py")
+)
+assert _spec is not None
+assert _spec.loader is not None
+machine = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(machine)
+
+pytestmark = [pytest.mark.real, pytest.mark.root, pytest.mark.slow]
+
+SOCKET = "/run/holdingpen.socket"
+SERVICE = "holdingpen.service"
+CONFIG = """\
+[ram]
+capacity = "1G"
+[resources]
+seat = 40
+licence = 1000
+"""
+
+
+class Pen:
+    """The service in its machine."""
+
+    def __init__(self) -> None:
+        self.machine = machine.Machine()
+        self.machine.write("/etc/holdingpen.toml", CONFIG)
+        self.machine.run("systemctl", "start", "holdingpen.socket")
+        self.path = self.machine.outside(SOCKET)
+
+    def kill(self, signal: str = "KILL") -> None:
+        """Kill the daemon, which may be starting."""
+        machine.until(lambda: self.machine.show(SERVICE, "MainPID") != "0", "started")
+        words = [f"--signal={signal}", "--kill-whom=main", SERVICE]
+        self.machine.run("systemctl", "kill", *words)
+
+    def status(self) -> wire.Status:
+        with connect(self.path) as conn:
+            return conn.status()
+
+    def close(self) -> None:
+        self.machine.close()
+
+
+@pytest.fixture(scope="module")
+def pen():
+    if why := machine.why_not():
+        pytest.skip(why)
+    one = Pen()
+    yield one
+    one.close()
+
+
+class Worker:
+    """A client with a lease or a place in the line, who asks something all the time."""
+
+    def __init__(self, path: str, amounts: dict[str, int]) -> None:
+        self._socket, _ = dial(path)
+        self._session = ClientSession()
+        self._socket.settimeout(60.0)
+        ask = wire.Acquire(1, amounts)
+        self._socket.sendall(self._session.hello("worker") + encode(ask))
+        self.lease = 0
+        self.granted = False
+        #: Requests sent, and those that were answered, in any order.
+        self.asked, self.answered = 1, set()
+        self.pause_s = 0.0
+        self.failure: Exception | None = None
+        self.doubled = 0
+        self._stop = False
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            while not self._stop:
+                self.asked += 1
+                self._socket.sendall(encode(wire.GetStory(self.asked, self.lease or 1)))
+                began_s = time.monotonic()
+                while self.asked not in self.answered:
+                    self._hear()
+                self.pause_s = max(self.pause_s, time.monotonic() - began_s)
+                time.sleep(0.02)
+        except (HoldingPenError, OSError) as why:
+            self.failure = why
+
+    def _hear(self) -> None:
+        data = self._socket.recv(65536)
+        if not data:
+            raise ConnectionResetError("hung up")
+        for reply in self._session.receive(data):
+            if isinstance(reply, wire.Waiting | wire.Granted):
+                if self.lease not in (0, reply.lease):
+                    self.doubled += 1
+                self.lease = reply.lease
+                self.granted |= isinstance(reply, wire.Granted)
+            else:
+                self.answered.add(getattr(reply, "id", 0))
+
+    def stop(self) -> None:
+        self._stop = True
+        self._thread.join(90.0)
+        self._socket.close()
+
+
+def outlive(pen: Pen, rounds: int, clients: int, pause_s: float = 0.3) -> dict:
+    """Kill the daemon again and again under load; what came of it."""
+    with connect(pen.path) as conn:
+        reserved = conn.reserve({"licence": 100}, 3600.0)
+        booked = conn.reserve({"licence": 100}, 3600.0, starts=[time.time() + 7200])
+    workers = [
+        Worker(pen.path, {"seat": 1, "licence": 1} if n % 3 else {"seat": 1})
+        for n in range(clients)
+    ]
+    machine.until(lambda: all(x.lease for x in workers), "all have a lease or a place")
+    before = {x.lease for x in workers}
+    for _ in range(rounds):
+        pen.kill()
+        time.sleep(pause_s)
+    machine.until(lambda: len(pen.status().leases) >= clients, "it serves again")
+    there = {x.id: x for x in pen.status().leases}
+    for worker in workers:
+        worker.stop()
+    expected = before | set(reserved.leases) | set(booked.leases)
+    pauses = sorted(x.pause_s for x in workers)
+    found = {
+        "rounds": rounds,
+        "clients": clients,
+        "lost": len(expected - there.keys()),
+        "doubled": len(there.keys() - expected) + sum(x.doubled for x in workers),
+        "errors": [str(x.failure) for x in workers if x.failure],
+        "worst_pause_ms": round(pauses[-1] * 1000),
+        "median_worst_ms": round(pauses[len(pauses) // 2] * 1000),
+    }
+    with connect(pen.path) as conn:
+        for lease in (*reserved.leases, *booked.leases):
+            conn.release(lease)
+    return found
+
+
+def test_no_lease_is_lost_or_doubled_when_the_daemon_is_killed(pen):
+    found = outlive(pen, rounds=10, clients=50)
+    assert (found["lost"], found["doubled"], found["errors"]) == (0, 0, [])
+    machine.until(lambda: not pen.status().leases, "all are gone with their clients")
+
+
+def test_a_restart_of_service_and_socket_together_loses_nothing(pen):
+    worker = Worker(pen.path, {"seat": 1})
+    machine.until(lambda: worker.granted, "granted")
+    pen.machine.run("systemctl", "restart", "holdingpen.socket", SERVICE)
+    pen.machine.run("systemctl", "daemon-reexec")
+    pen.machine.run("systemctl", "restart", SERVICE)
+    assert [x.id for x in pen.status().leases] == [worker.lease]
+    worker.stop()
+    assert worker.failure is None
+
+
+def test_who_goes_while_there_is_no_daemon_is_gone(pen):
+    worker = Worker(pen.path, {"seat": 1})
+    machine.until(lambda: worker.granted, "granted")
+    pen.kill()
+    # a thread of ours still reads from it
+    worker._socket.shutdown(socket.SHUT_RDWR)
+    worker.stop()
+    machine.until(lambda: not pen.status().leases, "gone")
+
+
+if __name__ == "__main__":
+    words = [int(word) for word in sys.argv[1:]]
+    service = Pen()
+    try:
+        print(outlive(service, *(words or [100, 50])))
+    finally:
+        service.close()
