@@ -8,7 +8,9 @@ import sys
 
 import holdingpen
 from holdingpen.ctl import (
+    completion,
     confirm,
+    doctor,
     journal,
     leases,
     orders,
@@ -42,7 +44,9 @@ _PARTS = (
     schedule,
     orders,
     prompt,
+    completion,
     journal,
+    doctor,
 )
 
 #: What a shell reports of a command that SIGINT or SIGPIPE ended.

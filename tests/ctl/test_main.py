@@ -14,7 +14,7 @@ from holdingpen.wire import messages as wire
 
 VERBS = ["status", "list", "queue", "why", "confirm", "watch", "report"]
 VERBS += ["reserve", "extend", "release", "set", "drain", "grant", "revoke"]
-VERBS += ["prompt"]
+VERBS += ["prompt", "doctor"]
 
 
 def test_the_version_is_that_of_the_package(ctl):

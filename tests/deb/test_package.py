@@ -1,0 +1,271 @@
+"""The Debian package in a clean Debian 13: built, installed, upgraded, purged.
+
+How to run it, and what it costs: trees.py.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+_HERE = Path(__file__).parent
+
+
+def _load(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+trees = _load("trees", _HERE / "trees.py")
+machine = _load("booted", _HERE.parent / "systemd" / "machine.py")
+
+pytestmark = [pytest.mark.real, pytest.mark.slow]
+
+#: apt as it is used inside, where there is no network.
+APT = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-y")
+UNITS = ("holdingpen.socket", "holdingpen.service")
+#: What a machine writes of itself while it runs.
+OWN = ("/proc", "/sys", "/run", "/tmp", "/dev", "/var/cache", "/var/log", "/var/tmp")
+#: logind's, and no package's.
+LINGER = "/var/lib/systemd/linger"
+
+
+class Bare(machine.Machine):
+    """A machine on which nothing of ours is installed."""
+
+    def _install(self, daemon: str) -> None:
+        pass
+
+    def apt(self, *words: str) -> str:
+        return self.run(*APT, *words)
+
+    def install(self, deb: Path) -> str:
+        shutil.copy(deb, self.shared)
+        where = str(self.shared / deb.name)
+        return self.apt("install", "--no-install-recommends", where)
+
+    def states(self) -> list[str]:
+        return self.try_("systemctl", "is-active", *UNITS).stdout.split()
+
+    def listed(self) -> str:
+        return self.run("holdingpenctl", "list")
+
+    def hold(self, label: str) -> None:
+        """Have a program run under a lease."""
+        words = ["gatekeeper", "--require", "--ram", "16M", "--label", label]
+        unit = f"--unit={label}"
+        self.run("systemd-run", "--quiet", unit, *words, "sleep", "infinity")
+        machine.until(lambda: "sleep infinity" in self.listed(), "it has a lease")
+
+    def files(self) -> set[str]:
+        skipped = " -o ".join(f"-path {path}" for path in (*OWN, str(self.home)))
+        # what was shown of the machine around is no file of this one
+        found = self.run("sh", "-c", f"find / -xdev \\( {skipped} \\) -prune -o -print")
+        return set(found.splitlines()) - {LINGER}
+
+
+@pytest.fixture(scope="module")
+def made() -> Iterator[trees.Trees]:
+    if why := trees.why_not() or machine.why_not():
+        pytest.skip(why)
+    both = trees.Trees()
+    yield both
+    both.close()
+
+
+@pytest.fixture(scope="module")
+def deb(made) -> Path:
+    return made.build()
+
+
+@pytest.fixture(scope="module")
+def later(made, deb) -> Path:
+    """The same with a higher version."""
+    return made.build(trees.NEXT_VERSION, check=False)
+
+
+@pytest.fixture
+def bare(made) -> Iterator[Bare]:
+    one = Bare(str(made.installing))
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def installed(bare, deb) -> Bare:
+    bare.install(deb)
+    return bare
+
+
+# what is built
+
+
+def test_lintian_has_nothing_to_say(made, deb):
+    status, said = made.lintian[""]
+    assert (status, [x for x in said.splitlines() if x[:2] != "N:"]) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "holdingpen.8",
+        "gatekeeper.1",
+        "holdingpenctl.1",
+        "holdingpen.toml.5",
+        "holdingpen-protocol.7",
+    ],
+)
+def test_it_has_the_manual_page(made, deb, page):
+    listed = made.inside(made.building, "dpkg-deb", "-c", _inside(made, deb))
+    assert f"/usr/share/man/man{page[-1]}/{page}.gz" in listed
+
+
+def test_every_file_in_etc_is_a_conffile(made, deb):
+    listed = made.inside(made.building, "dpkg-deb", "-c", _inside(made, deb))
+    names = [line.split()[5][1:] for line in listed.splitlines()]
+    said = made.inside(made.building, "dpkg-deb", "-I", _inside(made, deb), "conffiles")
+    in_etc = [x for x in names if x.startswith("/etc/") and not x.endswith("/")]
+    assert sorted(said.split()) == sorted(in_etc)
+    assert "/etc/holdingpen.toml" in in_etc
+
+
+def _inside(made, deb: Path) -> str:
+    shutil.copy(deb, made.building / "tmp")
+    return f"/tmp/{deb.name}"
+
+
+# what is installed
+
+
+def test_installed_it_runs_and_will_at_boot(installed):
+    assert installed.states() == ["active", "active"]
+    assert installed.run("systemctl", "is-enabled", *UNITS).split() == ["enabled"] * 2
+    assert "Nobody holds a lease" in installed.run("holdingpenctl", "status")
+    installed.run("gatekeeper", "--require", "true")
+
+
+def test_a_daemon_started_by_hand_is_found(installed):
+    installed.run("systemctl", "stop", *UNITS)
+    installed.run("systemd-run", "--quiet", "--unit=byhand", "holdingpen")
+    there = lambda: installed.try_("holdingpenctl", "list").returncode == 0  # noqa: E731
+    machine.until(there, "the daemon answers")
+    assert "Nobody holds a lease" in installed.run("holdingpenctl", "status")
+
+
+def test_gatekeeper_starts_without_site_packages_and_finds_its_own(installed):
+    first = installed.run("head", "-n", "1", "/usr/bin/gatekeeper")
+    assert first == "#!/usr/bin/python3 -IS\n"
+    installed.write("/tmp/mine/gatekeeper.py", "raise SystemExit('not ours')\n")
+    # it is for CMD, and must reach it
+    words = ["env", "PYTHONPATH=/tmp/mine", "gatekeeper", "--require", "env"]
+    assert "PYTHONPATH=/tmp/mine" in installed.run(*words)
+
+
+def test_without_a_daemon_gatekeeper_starts_a_private_one(installed):
+    installed.run("systemctl", "stop", *UNITS)
+    words = ["env", "XDG_RUNTIME_DIR=/tmp/mine", "gatekeeper", "--start", "env"]
+    installed.run("mkdir", "-m", "700", "/tmp/mine")
+    assert "HOLDINGPEN_LEASE=" in installed.run(*words)
+
+
+BASH = """\
+source /usr/share/bash-completion/bash_completion
+COMP_LINE=$1 COMP_POINT=${#1} COMP_WORDS=($1) COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+_comp_load "${COMP_WORDS[0]}"
+compopt() { :; }
+_holdingpen
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+OFFERED = {
+    "gatekeeper --recl": ["--reclaim-signal", "--reclaimable"],
+    "gatekeeper --ram 8G -- holdingpenctl jour": ["journal"],
+    "gatekeeper --stay holdingpen --che": ["--check-config"],
+    "holdingpenctl jour": ["journal"],
+}
+
+
+def test_bash_completes(installed):
+    installed.apt("install", "bash-completion")
+    bash = ["bash", "--norc", "-O", "extglob", "-c", BASH, "bash"]
+    found = {line: sorted(installed.run(*bash, line).split()) for line in OFFERED}
+    assert found == OFFERED
+
+
+# what becomes of it
+
+
+def test_an_upgrade_loses_no_lease_and_no_reservation(installed, later):
+    words = ["reserve", "--ram", "64M", "-d", "1h", "-r", "kept", "--short"]
+    number = installed.run("holdingpenctl", *words).strip()
+    installed.hold("held")
+    before = installed.listed()
+    said = installed.install(later)
+    assert installed.states() == ["active", "active"], said
+    assert trees.NEXT_VERSION in installed.run("dpkg", "-s", "holdingpen")
+    after = installed.listed()
+    assert [x.split()[0] for x in after.splitlines()] == [
+        x.split()[0] for x in before.splitlines()
+    ]
+    assert installed.run("systemctl", "is-active", "held").strip() == "active"
+    assert number in after
+    installed.run("gatekeeper", "--require", "true")
+
+
+def test_an_upgrade_keeps_what_was_configured(installed, later):
+    installed.write("/etc/holdingpen.toml", '[ram]\nshare = "2G"\n')
+    installed.install(later)
+    assert installed.run("cat", "/etc/holdingpen.toml") == '[ram]\nshare = "2G"\n'
+
+
+def test_a_program_under_a_lease_outlives_the_removal(installed):
+    installed.hold("held")
+    installed.apt("remove", "holdingpen")
+    assert installed.run("systemctl", "is-active", "held").strip() == "active"
+
+
+def test_removed_it_leaves_configuration_and_journal(installed):
+    installed.apt("remove", "holdingpen")
+    assert installed.states() == ["inactive", "inactive"]
+    assert installed.show("holdingpen.service", "NFileDescriptorStore") == "0"
+    left = {x for x in installed.files() if "holdingpen" in x or "gatekeeper" in x}
+    assert {"/etc/holdingpen.toml", "/var/lib/holdingpen/journal"} <= left
+    assert not {x for x in left if x.startswith("/usr/")}
+    assert installed.try_("test", "-e", "/run/holdingpen.socket").returncode == 1
+
+
+def test_purged_it_leaves_nothing(bare, deb):
+    before, groups = bare.files(), bare.run("getent", "group")
+    bare.install(deb)
+    bare.hold("held")
+    bare.apt("purge", "--autoremove", "holdingpen")
+    bare.run("systemctl", "stop", "held")
+    assert bare.files() == before
+    assert bare.run("getent", "group") == groups
+    # the slice stays until the machine is booted anew: it could have programs in it
+    units = bare.run("systemctl", "list-units", "--all", "--plain", "--no-legend")
+    known = {line.split()[0] for line in units.splitlines() if "holdingpen" in line}
+    assert known <= {"holdingpen.slice"}
+
+
+def test_the_packages_own_test_passes(made, deb):
+    """autopkgtest, in the tree where its dependencies are."""
+    one = Bare(str(made.building))
+    try:
+        shutil.copy(deb, one.shared)
+        # this machine is the container, which autopkgtest cannot know
+        words = ["autopkgtest", "--ignore-restrictions=isolation-container"]
+        words += ["--no-built-binaries", str(one.shared / deb.name), "/src/holdingpen/"]
+        assert "PASS" in one.run(*words, "--", "null")
+    finally:
+        one.close()
