@@ -77,6 +77,9 @@ _WELCOME: Final = encode(wire.Welcome(wire.VERSION, __version__))
 class Store(Protocol):
     """What keeps descriptors for the next daemon: `daemon.systemd.Systemd`."""
 
+    #: How many.
+    store_max: int
+
     def keep(self, name: str, fd: int) -> None:
         """Have a duplicate of `fd` kept."""
 
@@ -186,6 +189,7 @@ class Connections:
         self._flags = socket.MSG_PEEK if store is not None else 0
         #: Clients of whose words some still lie in their sockets.
         self._owing: set[Client] = set()
+        self._kept = 0
         #: Why a connection could not be kept; None: all are.
         self.trouble: str | None = None
         self.limits = limits
@@ -350,7 +354,6 @@ class Connections:
             return client.sock.recv(READ_BYTES)
         client.owed += whole
         self._owing.add(client)
-        self._arm(client)
         return data[:whole]
 
     def settle(self) -> None:
@@ -361,11 +364,15 @@ class Connections:
         for client in list(self._owing):
             if client.fd < 0:
                 self._owing.discard(client)
-            elif not client.todo and client.number not in unsynced:
+            elif client.todo or client.number in unsynced:
+                # not listened to meanwhile: the epoll would say that it is there
+                self._arm(client)
+            else:
                 self._owing.discard(client)
                 while client.owed:
                     client.owed -= len(client.sock.recv(client.owed))
-                self._arm(client)
+                if client.mask != _IN:
+                    self._arm(client)
 
     def _work(self, client: Client, at: Moment) -> None:
         """Work off what a client asked, as far as it is its turn."""
@@ -604,11 +611,19 @@ class Connections:
             if not whole:
                 if client.kept:
                     self._store.forget(f"c{number}")
+                    self._kept -= 1
                 client.kept = None
             elif not client.kept:
                 self._store.keep(f"c{number}", client.fd)
                 client.kept = True
+                self._kept += 1
             self.trouble = None
+            if self._kept > self._store.store_max:
+                self.trouble = (
+                    f"{self._kept} connections have leases, and systemd keeps "
+                    f"{self._store.store_max}: the others end with the daemon. Raise "
+                    "FileDescriptorStoreMax= of holdingpen.service."
+                )
         except HoldingPenError as why:
             self.trouble = f"leases do not outlive a restart of the daemon: {why}"
 
@@ -628,6 +643,7 @@ class Connections:
             client = Client(sock, int(digits), peer(sock))
             client.session.open = True
             client.kept = True
+            self._kept += 1
             self._next = max(self._next, client.number + 1)
             uid = client.who.uid
             self._of_user[uid] = self._of_user.get(uid, 0) + 1
@@ -664,6 +680,7 @@ class Connections:
                 client.sock.shutdown(socket.SHUT_RDWR)
             with contextlib.suppress(HoldingPenError):
                 self._store.forget(f"c{client.number}")
+            self._kept -= 1
         client.sock.close()
         self._silent.pop(client.number, None)
         client.todo.clear()

@@ -352,6 +352,7 @@ class Client:
 class Told:
     """Whoever started the daemon; `systemd.Systemd`."""
 
+    store_max = 4
     #: The store of descriptors; None: there is none.  It outlives daemons.
     store: dict[str, int] | None = None
 

@@ -82,7 +82,7 @@ async def test_a_request_that_was_carried_out_and_not_answered_is_not_done_twice
     await client.ask(wire.Acquire, amounts={"ram": GIB})
     # it dies between the journal and the answer
     pen.daemon.keeper._perform = lambda outcome: None
-    pen.daemon.connections.settle = lambda: None
+    pen.daemon.connections._unsynced = lambda: frozenset({1})
     await client.send(wire.Acquire, amounts={"ram": GIB})
     await client.send(wire.Reserve, amounts={"ram": GIB}, length_s=3600.0)
     await trio.testing.wait_all_tasks_blocked()
@@ -127,6 +127,32 @@ async def test_what_cannot_outlive_it_is_not_kept_and_never_again(start, store):
     assert store == {}
     await client.ask(wire.Acquire, amounts={"ram": GIB})
     assert store == {}
+
+
+async def test_more_than_fit_are_said(start, store):
+    pen = await start(store=store)
+    for _ in range(5):
+        client = await pen.client()
+        await client.ask(wire.Acquire, amounts={"ram": GIB})
+    status = await client.ask(wire.GetStatus)
+    assert any("FileDescriptorStoreMax" in trouble for trouble in status.troubles)
+
+
+async def test_an_answer_that_waits_for_the_disk_is_given_by_the_next(
+    start, store, slowly
+):
+    pen = await start(store=store)
+    client = await pen.client()
+    await client.ask(wire.Acquire, amounts={"ram": GIB})
+    pen.daemon._journal.sync, gate = slowly(pen.daemon._journal.sync)
+    await client.send(wire.Reserve, amounts={"ram": GIB}, length_s=3600.0)
+    await pen.until(lambda: len(pen.books.leases) == 2)
+    # it says so, and it is still there to be read
+    assert pen.daemon.keeper.unsynced() == {1}
+    gate.set()
+    assert isinstance(await client.answer(2), wire.Reserved)
+    await client.ask(wire.GetStatus)
+    assert pen.daemon.keeper.unsynced() == frozenset()
 
 
 @pytest.mark.parametrize(
