@@ -8,8 +8,8 @@ import sys
 _STDERR = 2
 #: Dates beyond this (the year 5138) are somebody's mistake.
 _DATE_MAX_S = 1e11
-#: So long the day of the week says which day is meant.
-_WEEKDAY_S = 6 * 86400
+#: What is nearer is said to the second, as holdingpenctl does.
+_NEAR_S = 600
 
 #: Why a lease is over, in the daemon's stable words and in people's.
 _ENDS = {
@@ -18,6 +18,7 @@ _ENDS = {
     "reclaimed": "it was asked back and not given back in time",
     "expired": "its time was over",
     "idle": "nothing used it",
+    "logged-out": "you logged out at the machine",
 }
 
 
@@ -58,14 +59,29 @@ def date(seconds: object) -> float | None:
 
 
 def moment(at: float) -> str:
-    """A time to come on the wall clock here: `Mon 09:00`, `Mon 2026-11-30 09:00`.
+    """A time to come on the wall clock here, in the words of holdingpenctl or more.
 
     Args:
         at: seconds since 1970.  It is rounded up to the minute, so that whoever comes
             at the time shown does not come too early; a fraction of a second is not
-            worth a minute.
-    """
-    from time import localtime, strftime, time
+            worth a minute.  What is near is said to the second.
 
-    form = "%a %H:%M" if at - time() < _WEEKDAY_S else "%a %Y-%m-%d %H:%M"
-    return strftime(form, localtime(-(-int(at) // 60) * 60))
+    Returns:
+        `16:00` today, `tomorrow 09:00`, `Mon 09:00` within a week, else
+        `Mon 2026-11-30 09:00`.
+    """
+    from time import localtime, mktime, strftime, struct_time, time
+
+    def noon_s(day: struct_time) -> float:
+        return mktime((day.tm_year, day.tm_mon, day.tm_mday, 12, 0, 0, 0, 0, -1))
+
+    now_s = time()
+    clock, step_s = ("%H:%M:%S", 1) if at - now_s < _NEAR_S else ("%H:%M", 60)
+    then = localtime(-(-int(at) // step_s) * step_s)
+    # from noon to noon: a day may have 23 hours
+    days = round((noon_s(then) - noon_s(localtime(now_s))) / 86400)
+    if days == 0:
+        return strftime(clock, then)
+    if days == 1:
+        return strftime(f"tomorrow {clock}", then)
+    return strftime(f"{'%a' if 1 < days < 7 else '%a %Y-%m-%d'} {clock}", then)

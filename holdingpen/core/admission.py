@@ -35,8 +35,9 @@ def completed(ask: Ask, groups: frozenset[int], rules: Rules, books: Books) -> A
             amounts = {names.get(n, n): x for n, x in ask.amounts.items()}
             wishes = {names.get(n, n): x for n, x in ask.wishes.items()}
             ask = structs.replace(ask, amounts=amounts, wishes=wishes)
-    if ask.who.uid in books.seated and ask.priority < rules.seat_priority:
-        ask = structs.replace(ask, priority=rules.seat_priority)
+    if ask.who.uid in books.seated:
+        priority = max(ask.priority, rules.seat_priority)
+        ask = structs.replace(ask, priority=priority, seated=True)
     if ask.inside < 0 or ask.lasts_s is not None:
         return structs.replace(ask, inside=0) if ask.inside else ask
     if not ask.inside and books.reservations:

@@ -66,8 +66,10 @@ class Books:
         #: Why nothing new starts; None: it does.
         self.drain: str | None = None
         self.boot_id = ""
-        #: Users who sit at the machine.
+        #: Users who sit at the machine: those of `seats`.
         self.seated: set[int] = set()
+        #: Each with what it ends with, see `Seated`; a user may have several.
+        self.seats: set[tuple[int, str]] = set()
         #: (starts_wall_s, lease): booked reservations, and those that are due.
         self.calendar: SortedList = SortedList()
         #: (until_wall_s, lease): reservations whose end is a date, soonest first.
@@ -142,7 +144,9 @@ class Books:
             case fact.AgeingSet():
                 self._apply_ageing_set(what)
             case fact.Seated():
-                (self.seated.add if what.on else self.seated.discard)(what.uid)
+                seat = (what.uid, what.until)
+                (self.seats.add if what.on else self.seats.discard)(seat)
+                self.seated = {uid for uid, _ in self.seats}
             case fact.Heard():
                 conn = self.connections.setdefault(what.conn, Connection())
                 conn.last = what.last

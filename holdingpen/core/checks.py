@@ -218,6 +218,6 @@ def view(books: Books) -> dict[str, object]:
         "deferred": list(books.deferred),
         "reclaimable": list(books.reclaimable),
         "asked": sorted(books.asked),
-        "seated": sorted(books.seated),
+        "seated": (sorted(books.seated), sorted(books.seats)),
         "ageing": books.ageing_s,
     }

@@ -62,6 +62,20 @@ class SeatAsked(Struct, frozen=True, gc=False):
     uid: int
     on: bool
     groups: frozenset[int] = NO_GROUPS
+    #: The login session of `uid` that this was said from; empty: from none.
+    session: str = ""
+
+
+class SeatsSeen(Struct, frozen=True, gc=False):
+    """Who sits at the machine, as far as the machine itself knows."""
+
+    at: Moment
+    #: Whom logind sees there.
+    uids: frozenset[int]
+    #: Whom it has logged in there, in front or in the background.
+    logged_in: frozenset[int]
+    #: Users and login sessions of theirs, known by `Books.seats`, that are over.
+    over: frozenset[tuple[int, str]] = frozenset()
 
 
 class Released(Struct, frozen=True, gc=False):
@@ -243,6 +257,7 @@ Event: TypeAlias = (
     | BookAsked
     | ExtendAsked
     | SeatAsked
+    | SeatsSeen
     | Released
     | ShrinkAsked
     | Gone

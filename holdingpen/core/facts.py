@@ -16,6 +16,8 @@ from msgspec import Struct
 
 #: The resource of which every lease holds one unit and an exclusive one all.
 MACHINE = "machine"
+#: Who sits at the machine because logind says so; no session is called that.
+LOGIND = "logind"
 
 
 class Moment(Struct, frozen=True, array_like=True, gc=False):
@@ -68,6 +70,8 @@ class Ask(Struct, frozen=True, array_like=True, gc=False):
     gid: int | None = None
     #: The operator who asked in the name of `who`.
     by_uid: int | None = None
+    #: Whether he sat at the machine then.
+    seated: bool = False
 
 
 class Opened(Struct, frozen=True, array_like=True, gc=False, tag=1):
@@ -313,11 +317,14 @@ class AgeingSet(Struct, frozen=True, array_like=True, gc=False, tag=26):
 
 
 class Seated(Struct, frozen=True, array_like=True, gc=False, tag=27):
-    """A user sits at the machine, or does no more."""
+    """A user sits at the machine, or does no more, for one of several reasons."""
 
     uid: int
     on: bool
     by_uid: int
+    #: With what that ends: `LOGIND`, when logind says so; a login session of his, with
+    #: that; empty: an operator's word, or a reboot.
+    until: str = ""
 
 
 class Unused(Struct, frozen=True, array_like=True, gc=False, tag=28):

@@ -72,6 +72,8 @@ class Why:
     RECLAIMED: Final = "reclaimed"
     #: Nothing drew on the reservation for too long.
     IDLE: Final = "idle"
+    #: Who had asked for it at the machine has logged out there.
+    LOGGED_OUT: Final = "logged-out"
 
 
 class Given(Struct, frozen=True, gc=False):

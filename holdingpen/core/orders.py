@@ -9,8 +9,8 @@ from holdingpen.core import events as ev
 from holdingpen.core import facts as fact
 from holdingpen.core.desk import Desk
 from holdingpen.core.ending import Ending
-from holdingpen.core.facts import MACHINE, Moment, Who
-from holdingpen.core.leases import Why
+from holdingpen.core.facts import LOGIND, MACHINE, Moment, Who
+from holdingpen.core.leases import WAITING, Why
 from holdingpen.core.resources import Ledger
 from holdingpen.core.rights import is_operator
 
@@ -21,6 +21,8 @@ class Orders:
     def __init__(self, desk: Desk, ending: Ending) -> None:
         self._desk = desk
         self._ending = ending
+        #: Who is logged in at the machine, in front or in the background.
+        self._logged_in: frozenset[int] = frozenset()
 
     def capacity_asked(self, event: ev.CapacityAsked) -> None:
         """Set a capacity, or take that back."""
@@ -62,9 +64,50 @@ class Orders:
         if problem is not None:
             self._desk.refuse(event.conn, event.number, problem)
             return
-        if event.on != (event.uid in self._desk.books.seated):
-            self._desk.record(fact.Seated(event.uid, event.on, event.who.uid))
+        by_uid, seats = event.who.uid, self._desk.books.seats
+        if not event.on:
+            granted = [x for x in sorted(seats) if x[0] == event.uid and x[1] != LOGIND]
+            for uid, until in granted:
+                self._desk.record(fact.Seated(uid, False, by_uid, until))
+            self._end_logged_out(event.at)
+        elif (event.uid, event.session) not in seats:
+            seat = fact.Seated(event.uid, True, by_uid, event.session)
+            self._desk.record(seat)
         self._desk.effects.append(do.TellDone(event.conn, event.number))
+
+    def seats_seen(self, event: ev.SeatsSeen) -> None:
+        """Logins changed, or the daemon started and looked for the first time."""
+        seats = self._desk.books.seats
+        gone = seats & event.over
+        gone |= {x for x in seats if x[1] == LOGIND and x[0] not in event.uids}
+        for uid, until in sorted(gone):
+            self._desk.record(fact.Seated(uid, False, 0, until))
+        for uid in sorted(event.uids):
+            if (uid, LOGIND) not in seats:
+                self._desk.record(fact.Seated(uid, True, 0, LOGIND))
+        self._logged_in = event.logged_in
+        self._end_logged_out(event.at)
+
+    def _end_logged_out(self, at: Moment) -> None:
+        """End what was asked for at the machine by who has left it.
+
+        Who has only switched to another user is still logged in; reservations are
+        meant to be there when nobody is.
+        """
+        books = self._desk.books
+        if not self._desk.rules.seat_ends:
+            return
+        there = self._logged_in | books.seated
+        for lease in list(books.leases.values()):
+            ask = lease.ask
+            if not ask.seated or lease.reservation or ask.who.uid in there:
+                continue
+            if lease.state == WAITING:
+                self._ending.end(at, lease, Why.LOGGED_OUT)
+                message = "you asked at the machine, and have logged out there."
+                self._desk.refuse(ask.conn, ask.number, ("not-now", message))
+            else:
+                self._ending.end_and_tell(at, lease, Why.LOGGED_OUT)
 
     def _forbidden(
         self, who: Who, groups: frozenset[int], what: str

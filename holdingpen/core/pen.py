@@ -183,6 +183,8 @@ class Pen:
                 self._orders.drain_asked(event)
             case ev.SeatAsked():
                 self._orders.seat_asked(event)
+            case ev.SeatsSeen():
+                self._orders.seats_seen(event)
             case ev.Configured():
                 self._orders.configured(event)
                 self._ballasted = self._find_ballasted()
@@ -668,8 +670,8 @@ class Pen:
         known = self.books.boot_id
         self._record(fact.Opened(event.at, event.boot_id))
         # The last daemon's ballast went with it, and what settled has settled.
-        for uid in sorted(self.books.seated) if event.boot_id != known else ():
-            self._record(fact.Seated(uid, False, 0))
+        for uid, until in sorted(self.books.seats) if event.boot_id != known else ():
+            self._record(fact.Seated(uid, False, 0, until))
         for ledger in self.books.ledgers.values():
             if ledger.taking or ledger.not_before_s:
                 self._record(fact.Taken(ledger.name, ledger.taking, 0))

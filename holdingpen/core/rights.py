@@ -65,6 +65,8 @@ class Rules(Struct, frozen=True):
     allow: tuple[Allow, ...] = ()
     #: The priority of who sits at the machine, at least.
     seat_priority: int = 100
+    #: Whether what he asked for there is ended when he has logged out.
+    seat_ends: bool = False
     #: What a request without amounts gets: resource to bytes or units.
     share: dict[str, int] = {}
     #: Leases (granted or promised) one user may hold at once.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdingpen.amounts import format_amount
-from holdingpen.ctl.export import CONNECTION
+from holdingpen.ctl.export import CONNECTION, is_due
 from holdingpen.ctl.render import (
     folded,
     ids,
@@ -36,6 +36,7 @@ _ENDS = {
     "reservation-over": "the reservation it drew on is over",
     "reclaimed": "it was asked back and not given back in time",
     "idle": "nothing drew on it for too long",
+    "logged-out": "it was asked for at the machine, and the user logged out there",
 }
 
 #: Facts that are dates.
@@ -60,7 +61,8 @@ def story_lines(lease: wire.LeaseInfo, now: float, view: View) -> list[str]:
     if lease.state == "waiting":
         story += _wait_so_far(lease, now)
     elif lease.waits_for:
-        story.append(f"In the line it waited for leases {ids(lease.waits_for)}.")
+        leases = "lease" if len(lease.waits_for) == 1 else "leases"
+        story.append(f"In the line it waited for {leases} {ids(lease.waits_for)}.")
     if lease.granted:
         waited = lease.granted - lease.asked >= 1
         when = f"after {span(lease.asked, lease.granted)}" if waited else "at once"
@@ -69,10 +71,10 @@ def story_lines(lease: wire.LeaseInfo, now: float, view: View) -> list[str]:
     story += _handed(lease)
     if lease.used:
         story.append(f"Its programs used {in_words(lease.used)} when last measured.")
+    story += _wanted_back(lease, now, view)
     if lease.ended:
         story.append(_end(lease, view))
         return folded(story, view)
-    story += _wanted_back(lease, now, view)
     if lease.expires is not None and lease.granted:
         sure = "expected end" if lease.kind == CONNECTION else "end"
         story.append(f"{view.date(lease.expires)}: its {sure}.")
@@ -112,6 +114,7 @@ def _reservation(lease: wire.LeaseInfo, now: float, view: View) -> list[str]:
 
 def _wanted_back(lease: wire.LeaseInfo, now: float, view: View) -> list[str]:
     lines = []
+    # what is over has it still: for whom it was to go
     if lease.asked_back:
         stays = "; it does not yield" if lease.unyielding else ""
         lines.append(
@@ -124,6 +127,8 @@ def _wanted_back(lease: wire.LeaseInfo, now: float, view: View) -> list[str]:
 
 
 def _state(lease: wire.LeaseInfo) -> str:
+    if is_due(lease):
+        return f"is about to begin: it is number {lease.place} in the line"
     if lease.state == "waiting":
         return f"waits: it is number {lease.place} in the line"
     if lease.state == "promised":
@@ -140,15 +145,17 @@ def _conditions(lease: wire.LeaseInfo) -> str:
 
 
 def _wait_so_far(lease: wire.LeaseInfo, now: float) -> list[str]:
-    waited = span(lease.asked, now)
-    why = f": {clean(lease.waits_why).removesuffix('.')}" if lease.waits_why else ""
+    # one that was booked was asked for long before it stood in the line
+    waited = "" if is_due(lease) else f"It has waited {span(lease.asked, now)} so far"
+    why = clean(lease.waits_why).removesuffix(".")
+    so_far = ": ".join(filter(None, (waited or "In the line", why)))
     if lease.expected is None:
         expected = "nobody knows when it starts: not every end before it is known"
     else:
         expected = f"it should start {until(now, lease.expected, '')}"
     after = [f"It may start after {ids(lease.waits_for)}."] if lease.waits_for else []
     return [
-        f"It has waited {waited} so far{why}.",
+        f"{so_far}.",
         *after,
         f"As things stand {expected}.",
     ]

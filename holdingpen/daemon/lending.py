@@ -46,6 +46,7 @@ def rules(settings: Settings, handover: Mapping[str, Wishes] | None = None) -> R
         operator_groups=settings.operators.gids,
         allow=settings.allow,
         seat_priority=settings.seat_priority,
+        seat_ends=settings.console_after_logout == "end",
         share={"ram": settings.ram_share},
         leases_per_user_max=settings.leases_per_user_max,
         waiting_per_user_max=settings.waiting_per_user_max,

@@ -23,19 +23,21 @@ from holdingpen.amounts import format_size
 from holdingpen.ballast.ram import open_ram_ballast
 from holdingpen.core import effects as do
 from holdingpen.core import events as ev
-from holdingpen.core.facts import MACHINE, Fact, Moment
+from holdingpen.core.facts import LOGIND, MACHINE, Fact, Moment, Seated
 from holdingpen.core.handover import AS_IS, Choice
 from holdingpen.core.pen import Pen
 from holdingpen.core.reserving import STEP_S
 from holdingpen.core.resources import DISK
 from holdingpen.core.rights import Rules
 from holdingpen.daemon import terminals, translate
+from holdingpen.daemon.acl import Doorway
 from holdingpen.daemon.archive import Archive, record
 from holdingpen.daemon.connections import Connections
+from holdingpen.daemon.console import Console, Seen
 from holdingpen.daemon.diskhand import DiskHand
 from holdingpen.daemon.flag import Flag, flag_path, words
 from holdingpen.daemon.hands import Hand
-from holdingpen.daemon.keeper import Answer, Keeper, Outcome, now
+from holdingpen.daemon.keeper import Answer, Item, Keeper, Outcome, now
 from holdingpen.daemon.lending import configured, keep_bytes, limits, rules
 from holdingpen.daemon.listener import (
     open_listener,
@@ -62,6 +64,7 @@ from holdingpen.daemon.systemd import (
 from holdingpen.daemon.yielding import Yielding
 from holdingpen.devices import HostLike
 from holdingpen.devices.host import Host
+from holdingpen.devices.logind import open_logind
 from holdingpen.devices.pressure import open_pressure_trigger
 from holdingpen.durations import format_duration
 from holdingpen.errors import HoldingPenError
@@ -145,6 +148,8 @@ class Daemon:
             open_pressure_trigger, host.ram_available, self._pressed
         )
         self._yielding.configure(self._yields_below())
+        self._doorway = Doorway(self.socket, books.seated)
+        self._console = Console(open_logind, self._bound, self._seen)
         self._archive = Archive(state, self._answer, clock)
         self._archive.keep_s = settings.history_keep_s
         for note in self._archive.notes:
@@ -159,7 +164,7 @@ class Daemon:
             self._listener,
             limits(settings, raise_descriptor_limit()),
             books.last_conn + 1,
-            self.keeper.put,
+            self._put,
             self.keeper.turn,
             clock,
             self._surroundings,
@@ -173,7 +178,10 @@ class Daemon:
         self.keeper.flush = self.connections.flush
         self.keeper.put(ev.Started(clock(), host.boot_id(), stored))
         self.keeper.put(self._configured())
+        # what a dead daemon had in its journal is put right before anybody is served
+        self._console.configure(self._sees_logins())
         self.keeper.turn()
+        self._open_door()
 
     async def run(self) -> None:
         """Serve until told to end by a signal, or until idle long enough.
@@ -191,6 +199,7 @@ class Daemon:
                 nursery.start_soon(self._performer.watch)
                 nursery.start_soon(self._performer.chase)
                 nursery.start_soon(self._yielding.watch)
+                nursery.start_soon(self._console.watch)
                 nursery.start_soon(self._archive.work)
                 nursery.start_soon(self._tick)
                 nursery.start_soon(self._look_around, nursery.cancel_scope.cancel)
@@ -229,6 +238,7 @@ class Daemon:
         self.connections.close()
         self._performer.close()
         self._yielding.close()
+        self._console.close()
         self._archive.close()
         self._flag.close()
         self._journal.close()
@@ -240,6 +250,25 @@ class Daemon:
         if self._settings.ram_policy != "yield":
             return None
         return keep_bytes(self._settings, self._host)
+
+    def _sees_logins(self) -> bool:
+        wanted = self._settings.console_logind
+        return wanted if wanted is not None else not self._options.user
+
+    def _bound(self) -> list[tuple[int, str]]:
+        """Users, and the sessions of theirs with which they leave the seat."""
+        seats = self.keeper.pen.books.seats
+        return [x for x in seats if x[1] not in ("", LOGIND)]
+
+    def _seen(self, seen: Seen) -> None:
+        self._happened(ev.SeatsSeen(self._clock(), *seen))
+
+    def _put(self, event: Item) -> None:
+        """An event from a connection: for a grant the machine knows more."""
+        if isinstance(event, ev.SeatAsked) and event.on:
+            session = self._console.session_of(event.who.pid, event.uid)
+            event = structs.replace(event, session=session)
+        self.keeper.put(event)
 
     def _pressed(self) -> None:
         at = self._clock()
@@ -288,6 +317,7 @@ class Daemon:
         for hand in self._hands.values():
             hand.configure(settings)
         self._yielding.configure(self._yields_below())
+        self._console.configure(self._sees_logins())
         self._archive.keep_s = settings.history_keep_s
         most = raise_descriptor_limit()
         self.connections.limits = limits(settings, most)
@@ -361,6 +391,8 @@ class Daemon:
         if ended := pen.take_ended():
             self._archive.add(record(lease, pen.rules) for lease in ended)
         self._raise_flag()
+        if any(isinstance(what, Seated) for what in facts):
+            self._open_door()
         if self._options.verbose or self.connections.watchers:
             at = self._clock()
             books = self.keeper.pen.books
@@ -370,6 +402,11 @@ class Daemon:
                 for one in happened:
                     log(f"{one.what} {one.lease or ''} {one.facts}")
             self.connections.show(happened)
+
+    def _open_door(self) -> None:
+        """Let in who sits at the machine.  In a private pen nobody else is let in."""
+        if not self._options.user:
+            self._doorway.admit(self.keeper.pen.books.seated)
 
     def _raise_flag(self) -> None:
         """Show who has the whole machine, or that nobody has."""
@@ -397,6 +434,9 @@ class Daemon:
         parts = (self._archive, self._flag, self.connections)
         troubles += [part.trouble for part in parts if part.trouble]
         troubles += self._given_up()
+        troubles += [self._doorway.trouble] if self._doorway.trouble else []
+        if self._settings.console_logind and self._console.why:
+            troubles.append(self._console.why)
         if self._yielding.why:
             troubles.append(self._yielding.why)
         foreign = [
@@ -447,6 +487,8 @@ class Daemon:
         while True:
             await trio.sleep(LOOK_AROUND_S)
             self.connections.look_around()
+            # the socket may have been made anew
+            self._open_door()
             self._look_at_the_clock()
             # it is the keeper whose life counts
             self.keeper.turn()

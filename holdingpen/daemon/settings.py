@@ -121,6 +121,12 @@ class Settings(Struct, frozen=True):
     #: The priority of who sits at the machine, at least: far above the 0 of those who
     #: ask for none, and far below what an operator may give.
     seat_priority: int = Rules().seat_priority
+    #: Whether logind says who sits at the machine; None: in a system's daemon it does,
+    #: in a private pen it does not, as there nobody has to be told apart.
+    console_logind: bool | None = None
+    #: What becomes of what he asked for while he sat here: `keep` lets it run, as a
+    #: long computation is often started before one goes home; `end` ends it.
+    console_after_logout: str = "keep"
     #: What each may ask for; the first rule that names him counts, none: no limits.
     allow: tuple[Allow, ...] = ()
     #: How long ended leases are kept for reports: a year, and a month to report it.
@@ -276,6 +282,7 @@ def _plain_table(value: object) -> Mapping[str, object]:
 
 HANDOVERS = ("auto", "exact", "paced", "free")
 POLICIES = ("defend", "yield")
+AFTER_LOGOUT = ("keep", "end")
 
 _SIZE = 'a size such as "8G"'
 _COUNT = "a whole number"
@@ -319,7 +326,13 @@ KEYS: dict[str, dict[str, Key]] = {
         "assume": Key("assume_s", _duration, _DURATION),
         "ready_before": Key("ready_before_s", _duration, _DURATION),
     },
-    "console": {"priority": Key("seat_priority", _priority, _PRIORITY)},
+    "console": {
+        "priority": Key("seat_priority", _priority, _PRIORITY),
+        "logind": Key("console_logind", _flag, _FLAG),
+        "after_logout": Key(
+            "console_after_logout", _one_of(*AFTER_LOGOUT), " or ".join(AFTER_LOGOUT)
+        ),
+    },
     "history": {"keep": Key("history_keep_s", _duration, 'a duration such as "400d"')},
 }
 

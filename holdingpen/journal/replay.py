@@ -104,8 +104,8 @@ def _facts(books: Books) -> Iterator[Fact]:
         yield fact.Heard(conn, heard.last)
     if books.drain is not None:
         yield fact.DrainSet(books.drain, 0)
-    for uid in sorted(books.seated):
-        yield fact.Seated(uid, True, 0)
+    for uid, until in sorted(books.seats):
+        yield fact.Seated(uid, True, 0, until)
     if books.boot_id:
         yield fact.Opened(fact.Moment(0.0, 0.0), books.boot_id)
     yield fact.Counted(books.last_lease, books.last_conn)

@@ -104,7 +104,9 @@ def test_what_is_configured_of_the_line_and_of_rights_reaches_the_core():
     same = {name: value for name, value in changed.items() if name != "share"}
     found = rules(Settings(ram_share=5, **same))
     assert changed == {name: getattr(found, name) for name in changed}
-    others = {"operators", "operator_groups", "handover", "yields"}
+    assert not found.seat_ends
+    assert rules(Settings(console_after_logout="end")).seat_ends
+    others = {"operators", "operator_groups", "handover", "yields", "seat_ends"}
     assert {*changed, *others} == set(Rules.__struct_fields__)
 
 

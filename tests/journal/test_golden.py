@@ -36,6 +36,7 @@ ASK = Ask(
     lasts_s=3600.0,
     gid=50,
     by_uid=0,
+    seated=True,
 )
 #: One of each, no field left at its default.
 SAMPLES: list[Fact] = [
@@ -65,7 +66,7 @@ SAMPLES: list[Fact] = [
     facts.Deferred(17, 15.5),
     facts.AskedBack(17, AT, 18),
     facts.AgeingSet(3600.0),
-    facts.Seated(1000, True, 0),
+    facts.Seated(1000, True, 0, "c2"),
     facts.Unused(17, AT),
     facts.Lost(17, "ram", "the daemon was restarted"),
 ]

@@ -1,4 +1,9 @@
-"""Real power cuts: a file system that forgets all that was not brought to its disk."""
+"""Real power cuts: a file system that forgets all that was not brought to its disk.
+
+    python tests/journal/test_power_cut.py [CUTS]
+
+cuts the power of a whole daemon while reservations are made, extended and given back.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,10 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import tempfile
+from pathlib import Path
 
 import pytest
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 #: argv: image, mount point, what to do before the power is cut.
 #: EXT4_IOC_SHUTDOWN with NOLOGFLUSH (2): linux/fs/ext4/ext4.h.
@@ -61,6 +64,139 @@ subprocess.run(["umount", top], check=True)
 """
 
 
+#: argv: image, mount point, how often the power is cut, and where the dice begin.
+#: What was answered is there; the one request that was not may have been carried out.
+DAYS = """
+import fcntl, os, random, struct, subprocess, sys, threading, time, uuid
+from pathlib import Path
+from holdingpen.client.blocking import connect
+from holdingpen.errors import HoldingPenError
+
+image, top, cuts, seed = sys.argv[1:]
+dice = random.Random(int(seed))
+here = Path(image).parent
+(here / "config").write_text("[ram]\\ncapacity = '1G'\\n[resources]\\nseat = 1000\\n")
+said = here / "said"
+disk = -1
+
+def mount():
+    # another boot: what was not synced before is not believed
+    (here / "boot_id").write_text(f"{uuid.uuid4()}\\n")
+    subprocess.run(["mount", "-o", "loop", image, top], check=True)
+
+def serve():
+    words = [sys.executable, "-m", "holdingpen", "--config", here / "config"]
+    words += ["--socket", here / "s", "--state", Path(top) / "state"]
+    daemon = subprocess.Popen(words, stderr=said.open("wb"))
+    while b"serves" not in said.read_bytes():
+        assert daemon.poll() is None, said.read_text()
+        time.sleep(0.005)
+    return daemon
+
+def cut():
+    fcntl.ioctl(disk, 0x8004587D, struct.pack("I", 2))
+
+class Life:
+    def __init__(self):
+        self.until_s, self.seats, self.drained, self.answered = {}, None, False, 0
+    def state(self):
+        return dict(self.until_s), self.seats, self.drained
+    def step(self, conn):
+        # what is so if it is carried out is written down before it is asked
+        until_s = dict(self.until_s)
+        kind = dice.choice(["reserve", "book", "extend", "release", "set", "drain"])
+        some = dice.choice(sorted(until_s)) if until_s else 0
+        if not some and kind in ("extend", "release"):
+            kind = "reserve"
+        if self.drained or len(until_s) > 60:
+            kind = "undrain" if self.drained else "release"
+        self.asked = (kind, some)
+        match kind:
+            case "reserve":
+                made = conn.reserve({"seat": 1}, 9e4)
+                until_s |= dict.fromkeys(made.leases, None)
+            case "book":
+                starts = [time.time() + 1e5 * n for n in range(1, 4)]
+                made = conn.reserve({"seat": 1}, 9e4, starts=starts)
+                until_s |= dict.fromkeys(made.leases, None)
+            case "extend":
+                until_s[some] = conn.extend(some, 7.0).until
+            case "release":
+                conn.release(some)
+                del until_s[some]
+            case "set":
+                seats = dice.randrange(500, 1000)
+                self.asked = (kind, seats)
+                conn.set_capacity("seat", seats)
+                self.seats = seats
+            case "drain":
+                conn.drain("cut")
+                self.drained = True
+            case "undrain":
+                conn.undrain()
+                self.drained = False
+        self.until_s = until_s
+        self.answered += 1
+        self.asked = None
+
+def found(life):
+    with connect(str(here / "s")) as conn:
+        status = conn.status()
+    return (
+        {x.id: x.expires for x in status.leases},
+        status.resources["seat"].capacity,
+        status.drain is not None,
+    )
+
+def check(life):
+    there, seats, drained = found(life)
+    kind, some = life.asked or ("", 0)
+    maybe = {some} if kind in ("release", "extend") else set()
+    lost = life.until_s.keys() - there.keys() - (maybe if kind == "release" else set())
+    more = there.keys() - life.until_s.keys()
+    assert not lost, ("lost", lost, life.asked)
+    assert len(more) <= {"reserve": 1, "book": 3}.get(kind, 0), ("more", more, life.asked)
+    for number, end_s in life.until_s.items():
+        if end_s is not None and number not in maybe:
+            assert there[number] == end_s, ("date", number, life.asked)
+    expected = {life.seats or 1000} | ({some} if kind == "set" else set())
+    assert seats in expected, (seats, expected)
+    assert drained == life.drained or kind in ("drain", "undrain"), life.asked
+    life.until_s = there
+    life.seats, life.drained = seats, drained
+
+(here / "boot_id").touch()
+mount()
+real = "/proc/sys/kernel/random/boot_id"
+subprocess.run(["mount", "--bind", here / "boot_id", real], check=True)
+life = Life()
+for _ in range(int(cuts)):
+    daemon = serve()
+    check(life)
+    disk = os.open(top, os.O_RDONLY)
+    timer = threading.Timer(dice.uniform(0.0, 0.2), cut)
+    timer.start()
+    try:
+        with connect(str(here / "s")) as conn:
+            while True:
+                life.step(conn)
+    except HoldingPenError as why:
+        assert why.code in ("cannot-record", "unavailable"), why.code
+    timer.join()
+    os.close(disk)
+    daemon.kill()
+    daemon.wait()
+    subprocess.run(["umount", top], check=True)
+    mount()
+daemon = serve()
+check(life)
+print(f"{cuts} cuts, {life.answered} answers, {len(life.until_s)} reservations there")
+daemon.kill()
+daemon.wait()
+subprocess.run(["umount", top], check=True)
+"""
+
+
 @pytest.mark.root
 @pytest.mark.real
 @pytest.mark.slow
@@ -70,6 +206,25 @@ subprocess.run(["umount", top], check=True)
 def test_a_power_cut_takes_nothing_that_was_on_the_disk(
     tmp_path: Path, deed: str
 ) -> None:
+    done = cut_power(tmp_path, CUT, deed)
+    assert (done.stderr, done.stdout) == ("", "")
+
+
+@pytest.mark.root
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system: needs root")
+@pytest.mark.skipif(not shutil.which("mkfs.ext4"), reason="needs mkfs.ext4")
+def test_what_the_daemon_answered_is_there_after_a_power_cut(tmp_path: Path) -> None:
+    done = cut_power(tmp_path, DAYS, "6", "1")
+    assert done.stderr == ""
+    assert "6 cuts" in done.stdout
+
+
+def cut_power(
+    tmp_path: Path, script: str, *words: str
+) -> subprocess.CompletedProcess[str]:
+    """Run one of the scripts above on a file system of its own."""
     image, top = tmp_path / "disk", tmp_path / "top"
     top.mkdir()
     with image.open("wb") as file:
@@ -78,10 +233,15 @@ def test_a_power_cut_takes_nothing_that_was_on_the_disk(
     try_mount = ["unshare", "-m", "mount", "-o", "loop", image, top]
     if subprocess.run(try_mount, capture_output=True, check=False).returncode:
         pytest.skip("no loop devices here")
-    done = subprocess.run(
-        ["unshare", "-m", sys.executable, "-c", CUT, image, top, deed],
+    return subprocess.run(
+        ["unshare", "-m", sys.executable, "-c", script, image, top, *words],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert (done.stderr, done.stdout) == ("", "")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as directory:
+        ended = cut_power(Path(directory), DAYS, *(sys.argv[1:] or ["50"]), "1")
+    sys.stdout.write(ended.stdout + ended.stderr)
