@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import NamedTuple
 
 from holdingpen.amounts import AMOUNT_MAX, parse_amount
 from holdingpen.ctl.export import MACHINE
+from holdingpen.durations import parse_duration
 from holdingpen.errors import BadWord, LocalMistake, Refusal
 
 #: The largest uid and gid: (uid_t) -1 is none (chown(2)).
@@ -29,6 +31,25 @@ def lease_id(text: str) -> int:
         if 0 < number <= AMOUNT_MAX:
             return number
     raise argparse.ArgumentTypeError(f"{text!r} is no number of a lease, such as 17")
+
+
+def take_negative(parser: argparse.ArgumentParser) -> None:
+    """Have `-30s` be a word of a verb, and not an option that there is not.
+
+    Else argparse says that the word is missing.  Python 3.14 reads it so by itself.
+    """
+    parser._negative_number_matcher = re.compile(r"-\.?\d")  # noqa: SLF001
+
+
+def duration(text: str) -> float:
+    """Seconds in a duration of the command line.
+
+    Raises:
+        BadWord: when it is none.
+    """
+    if text.lstrip().startswith("-"):
+        raise BadWord(f"duration {text!r}: it must be more than 0, such as 30m.")
+    return parse_duration(text)
 
 
 def add_amounts(parser: argparse.ArgumentParser) -> None:
@@ -171,19 +192,24 @@ def must_be_short(what: str, text: str) -> str:
     return text
 
 
-def with_alternative(refusal: Refusal, more: str = "") -> Refusal:
+def with_alternative(
+    refusal: Refusal, more: str = "", several: bool = False
+) -> Refusal:
     """The same refusal with the next time that is free, where the daemon knows one.
 
     Args:
         refusal: of a request to reserve, or to extend.
         more: what else is to be said.
+        several: the request was for several dates.  Then the daemon speaks of the
+            first that clashes alone: it looked at no other.
     """
     from holdingpen.ctl import terminal
 
     text = str(refusal)
     if refusal.free_at is not None:
-        free = terminal.time_words(refusal.free_at, terminal.now_s())
-        text = f"{text.rstrip('.')}. It would fit from {free}."
+        free = terminal.begin_words(refusal.free_at, terminal.now_s())
+        what = "The first that clashes" if several else "It"
+        text = f"{text.rstrip('.')}. {what} would fit from {free}."
     told = Refusal(f"{text} {more}".rstrip(), refusal.code)
     told.free_at = refusal.free_at
     return told

@@ -77,10 +77,14 @@ def lines(status: wire.Status, view: View) -> list[str]:
             said += [render.paint(line, render.GREEN, view) for line in free]
     if parts:
         said += ["", *render.part_lines(parts, status.now, view)]
-    for lease in booked(status):
-        if MACHINE in lease.amounts and (lease.starts or 0.0) < status.now + _SOON_S:
-            said += render.folded([_to_come(lease, status.now, view)], view)
-    return said
+    soon = [
+        _to_come(lease, status.now, view)
+        for lease in booked(status)
+        if MACHINE in lease.amounts and (lease.starts or 0.0) < status.now + _SOON_S
+    ]
+    if soon and parts:
+        said.append("")
+    return said + render.folded(soon, view)
 
 
 def _alone(lease: wire.LeaseInfo, now: float, view: View) -> list[str]:

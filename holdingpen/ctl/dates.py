@@ -19,7 +19,7 @@ import os
 import re
 from bisect import bisect_left
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
-from math import floor
+from math import ceil, floor
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -42,6 +42,9 @@ TIMES_A_DAY_MAX = 24
 #: Dates lie before this year; what lies beyond is a slip of the pen.
 YEAR_MAX = 2200
 TIME_MAX_S = datetime(YEAR_MAX, 1, 1, tzinfo=UTC).timestamp()
+
+#: What is nearer or shorter is told to the second: `15:16-15:16` tells nobody anything.
+SECONDS_UNDER_S = 600
 
 _DAY = timedelta(days=1)
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -538,36 +541,68 @@ def _until(text: str, until: str, zone: tzinfo) -> float:
         raise BadWord(f"rule {text!r}: UNTIL={until} is no date: {_RULES}.") from None
 
 
-def format_time(time_s: float, now_s: float, zone: tzinfo) -> str:
+def format_time(
+    time_s: float, now_s: float, zone: tzinfo, no_sooner: bool = False
+) -> str:
     """Print a moment in the fewest words that are clear now.
+
+    Args:
+        time_s: seconds since 1970.  It is told to the nearest minute, as the daemon
+            tells it (daemon/flag.py); where it is near, to the second.
+        now_s: the present, in seconds since 1970.
+        zone: whose clocks count.
+        no_sooner: round up; for what begins then, so that nobody comes too early.
 
     Returns:
         `16:00` today, `tomorrow 09:00`, `Mon 09:00` within a week, else
-        `2026-11-23 09:00`.  From now on, `parse_time` reads the same minute from it.
+        `2026-11-23 09:00`.  From now on, `parse_time` reads the same from it.
 
     Raises:
         OverflowError, ValueError, OSError: when no calendar has it.
     """
-    at = shown(floor(time_s), zone)
-    days = (at.date() - shown(now_s, zone).date()).days
-    match days:
-        case 0:
-            return f"{at:%H:%M}"
-        case 1:
-            return f"tomorrow {at:%H:%M}"
-        case _ if 1 < days < 7:
-            return f"{_DAYS[at.weekday()][:3].title()} {at:%H:%M}"
-    return f"{at:{_STAMP}}"
+    step_s = _step_s(time_s - now_s)
+    whole_s = ceil(time_s / step_s) * step_s if no_sooner else _nearest(time_s, step_s)
+    return _words(whole_s, now_s, zone, step_s)
 
 
 def format_span(start_s: float, end_s: float, now_s: float, zone: tzinfo) -> str:
     """Print a begin and an end: `Mon 09:00-11:00`, `16:00 to tomorrow 09:00`.
 
+    Both are told to the nearest minute; of a short span, to the second.
+
     Raises:
         OverflowError, ValueError, OSError: when no calendar has them.
     """
-    start = format_time(start_s, now_s, zone)
-    end = shown(floor(end_s), zone)
-    if shown(floor(start_s), zone).date() == end.date():
-        return f"{start}-{end:%H:%M}"
-    return f"{start} to {format_time(end_s, now_s, zone)}"
+    step_s = _step_s(end_s - start_s)
+    start, end = _nearest(start_s, step_s), _nearest(end_s, step_s)
+    begins = _words(start, now_s, zone, step_s)
+    at = shown(end, zone)
+    if shown(start, zone).date() == at.date():
+        return f"{begins}-{_clock_words(at, step_s)}"
+    return f"{begins} to {_words(end, now_s, zone, step_s)}"
+
+
+def _words(whole_s: int, now_s: float, zone: tzinfo, step_s: int) -> str:
+    at = shown(whole_s, zone)
+    clock = _clock_words(at, step_s)
+    days = (at.date() - shown(now_s, zone).date()).days
+    match days:
+        case 0:
+            return clock
+        case 1:
+            return f"tomorrow {clock}"
+        case _ if 1 < days < 7:
+            return f"{_DAYS[at.weekday()][:3].title()} {clock}"
+    return f"{at:%Y-%m-%d} {clock}"
+
+
+def _clock_words(at: datetime, step_s: int) -> str:
+    return f"{at:%H:%M:%S}" if step_s == 1 else f"{at:%H:%M}"
+
+
+def _step_s(span_s: float) -> int:
+    return 1 if abs(span_s) < SECONDS_UNDER_S else 60
+
+
+def _nearest(time_s: float, step_s: int) -> int:
+    return round(time_s / step_s) * step_s

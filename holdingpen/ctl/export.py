@@ -40,9 +40,14 @@ def waiters(status: wire.Status) -> list[wire.LeaseInfo]:
 
 
 def booked(status: wire.Status) -> list[wire.LeaseInfo]:
-    """The reservations that begin at a date, the next first."""
-    ahead = [lease for lease in status.leases if lease.state == "booked"]
+    """The reservations that begin at a date and have not begun, the next first."""
+    ahead = [a for a in status.leases if a.state == "booked" or is_due(a)]
     return sorted(ahead, key=lambda lease: (lease.starts or 0.0, lease.id))
+
+
+def is_due(lease: wire.LeaseInfo) -> bool:
+    """Whether the date of a reservation has come, or nearly: it is in the line, too."""
+    return lease.state == "waiting" and lease.starts is not None
 
 
 def reserved(status: wire.Status) -> bool:

@@ -8,7 +8,8 @@ from holdingpen.ctl.asking import lease_id
 
 _LIST_EPILOG = """\
 A reservation is a lease without a program of its own; 'in 17' draws on it, and
-is a part of it.  With --ahead: those that begin at a date, the next on top.
+is a part of it.  With --ahead: those that begin at a date, the next on top; one
+that is about to begin stands in the line, too.
 
 examples:
   holdingpenctl list

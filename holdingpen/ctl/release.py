@@ -71,9 +71,7 @@ def run(args: argparse.Namespace) -> int:
             "and --all."
         )
     with connect(args.socket, "holdingpenctl") as conn:
-        if not chosen:
-            return _end(conn, args.leases)[1]
-        found = _find(args, conn.status().leases)
+        found = _find(args, conn.status().leases) if chosen else args.leases
         if not found:
             terminal.complain(f"there is nothing to release: {_nothing(args)}.")
             return EXIT_NO

@@ -15,6 +15,7 @@ from holdingpen.ctl.export import (
     MACHINE,
     booked,
     holders,
+    is_due,
     waiters,
 )
 from holdingpen.ctl.text import WIDTH_MIN, Column, clean, cut, fold, table
@@ -256,7 +257,8 @@ def queue_lines(status: wire.Status, view: View) -> list[str]:
             clean(view.user(lease.uid)),
             _kind(lease),
             short_amounts(lease.amounts),
-            span(lease.asked, now),
+            # one that was booked did not stand here all the time
+            "" if is_due(lease) else span(lease.asked, now),
             until(now, lease.expected, "unknown"),
             ids(lease.waits_for),
             clean(lease.waits_why),
@@ -356,7 +358,7 @@ def ahead_lines(
             clean(view.user(lease.uid)),
             short_amounts(lease.amounts),
             reserved_times(lease, status.now, view),
-            until(status.now, lease.starts, ""),
+            _begins(lease, status.now),
             _called(lease),
         ]
         for lease in ahead[:shown_max]
@@ -366,6 +368,10 @@ def ahead_lines(
         text = f"... and {more} more; 'holdingpenctl list --ahead' shows all."
         lines += fold(text, view.columns, 2)
     return lines
+
+
+def _begins(lease: wire.LeaseInfo, now: float) -> str:
+    return "about to begin" if is_due(lease) else until(now, lease.starts, "")
 
 
 def part_lines(parts: Sequence[wire.LeaseInfo], now: float, view: View) -> list[str]:

@@ -18,6 +18,12 @@ _DAYS_MAX = 36500
 #: So many users are named for each resource.
 _NAMED_MAX = 3
 
+#: Hours have so many digits that say something, and one after the point at least: a
+#: short run is not "0.0".
+_DIGITS = 3
+#: A millionth of an hour is 4 ms: what is less is told as that.
+_DECIMALS_MAX = 6
+
 _EPILOG = """\
 Bytes are counted as GiB-hours: 8 GiB for 3 hours are 24.  A lease counts with
 what it held, used or not; a reservation counts once, with what is drawn from
@@ -211,7 +217,14 @@ def _counted(resource: str) -> str:
 def _hours(resource: str, used: float) -> str:
     from holdingpen.amounts import is_bytes
 
-    return f"{used / 3600 / (2**30 if is_bytes(resource) else 1):.1f}"
+    hours = used / 3600 / (2**30 if is_bytes(resource) else 1)
+    if not hours:
+        return "0"
+    # of the rounded number: 9.999 has two digits before the point
+    exponent = int(f"{hours:.{_DIGITS - 1}e}".partition("e")[2])
+    if exponent < -_DECIMALS_MAX:
+        return f"<{10**-_DECIMALS_MAX:.{_DECIMALS_MAX}f}"
+    return f"{hours:.{min(max(1, _DIGITS - 1 - exponent), _DECIMALS_MAX)}f}"
 
 
 def _by_resource(report: wire.Report, users: list[wire.Usage], view: View) -> list[str]:

@@ -6,8 +6,14 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from holdingpen.ctl.asking import add_amounts, add_people, lease_id
-from holdingpen.durations import format_duration, parse_duration
+from holdingpen.ctl.asking import (
+    add_amounts,
+    add_people,
+    duration,
+    lease_id,
+    take_negative,
+)
+from holdingpen.durations import format_duration
 from holdingpen.errors import LocalMistake, Refusal
 
 if TYPE_CHECKING:
@@ -102,6 +108,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--short", action="store_true", help="print its number and nothing else"
     )
     form.add_argument("--json", action="store_true", help="one JSON object, version 1")
+    take_negative(parser)
     parser.set_defaults(run=run_reserve)
 
     parser = verbs.add_parser(
@@ -113,6 +120,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("lease", metavar="ID", type=lease_id, help="its number")
     parser.add_argument("by", metavar="DUR", help="by how much, such as 30m")
+    take_negative(parser)
     parser.set_defaults(run=run_extend)
 
 
@@ -139,7 +147,8 @@ def run_reserve(args: argparse.Namespace) -> int:
                 waiting=vigil.tell,
             )
         except Refusal as why:
-            raise asking.with_alternative(why) from None
+            several = len(wish.starts) > 1
+            raise asking.with_alternative(why, several=several) from None
     terminal.say(_answer(args, wish, made))
     return 0
 
@@ -163,10 +172,10 @@ def read_wish(args: argparse.Namespace, now: float, zone: tzinfo) -> Wish:
             "how long? A reservation lasts as long as you say, whether you use it or "
             "not: add -d, such as -d 2h."
         )
-    length_s = parse_duration(args.length)
+    length_s = duration(args.length)
     wait_s = 0.0 if args.nonblock else None
     if args.wait is not None:
-        wait_s = parse_duration(args.wait)
+        wait_s = duration(args.wait)
     return Wish(
         amounts,
         length_s,
@@ -254,7 +263,7 @@ def _made(wish: Wish, made: wire.Reserved, user: str | None) -> list[str]:
 
 
 def _how_to_use(leases: list[int], user: str | None) -> list[str]:
-    whose = "Your" if user is None else f"{user}'s"
+    whose = "Your" if user is None else f"{user}'{'' if user.endswith('s') else 's'}"
     first = leases[0]
     if len(leases) > 1:
         return [
@@ -274,7 +283,7 @@ def run_extend(args: argparse.Namespace) -> int:
     from holdingpen.client.blocking import connect
     from holdingpen.ctl import asking, terminal
 
-    by_s = parse_duration(args.by)
+    by_s = duration(args.by)
     with connect(args.socket, "holdingpenctl") as conn:
         try:
             extended = conn.extend(args.lease, by_s)

@@ -101,6 +101,16 @@ def time_words(seconds: float, now: float) -> str:
         return _NO_DATE
 
 
+def begin_words(seconds: float, now: float) -> str:
+    """The same of a time from which something is free: never a time before it."""
+    from holdingpen.ctl import dates
+
+    try:
+        return dates.format_time(seconds, now, zone(), no_sooner=True)
+    except (OverflowError, ValueError, OSError):
+        return _NO_DATE
+
+
 def times_words(start: float, end: float, now: float) -> str:
     """The same of a begin and an end: `Mon 09:00-11:00`."""
     from holdingpen.ctl import dates
@@ -114,7 +124,8 @@ def times_words(start: float, end: float, now: float) -> str:
 def date(seconds: float) -> str:
     """Seconds since 1970 as local date and time: `2026-11-20 10:42:10`."""
     try:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+        # to the nearest, as times in few words are: both stand on one page
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(round(seconds)))
     except (OverflowError, ValueError, OSError):
         return _NO_DATE
 

@@ -83,6 +83,23 @@ def test_the_machine_within_a_day_is_told_beforehand(status, view, starts, told)
     assert (said in lines) == told
 
 
+def test_what_is_to_come_stands_apart_from_what_is_reserved_now(reserving, view):
+    soon = replace(ALONE, state="booked", starts=10_600.0, expires=10_660.0)
+    live = replace(reserving, leases=[reserving.leases[2], soon])
+    assert confirm.lines(live, view())[-3:] == [
+        "2 cpu     bob   <10600>  timing",
+        "",
+        "To come: bob has the whole machine <10600>-<10660>: big run",
+    ]
+
+
+def test_one_that_is_due_is_to_come(status, view):
+    """It waits for its date, or for somebody who is over his time."""
+    lease = replace(ALONE, state="waiting", starts=9_990.0, expires=10_290.0, place=1)
+    said = "To come: bob has the whole machine <9990>-<10290>: big run"
+    assert said in confirm.lines(status(leases=[lease]), view())
+
+
 ENTER = "Press ENTER when you have read this. "
 
 

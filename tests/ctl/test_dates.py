@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdingpen.ctl import dates
+from holdingpen.daemon import flag
 from holdingpen.errors import BadWord
 from holdingpen.wire.messages import STARTS_MAX
 
@@ -255,7 +256,14 @@ def test_what_is_printed_from_now_on_is_read_as_the_same_minute(ahead, begin, zo
     [
         ("2026-11-20 16:00", "16:00"),
         ("2026-11-20 00:00", "00:00"),
-        ("2026-11-20 16:00:59.999999", "16:00"),
+        ("2026-11-20 16:00:29.999999", "16:00"),
+        ("2026-11-20 15:59:30.1", "16:00"),
+        ("2026-11-20 15:00", "15:00:00"),
+        ("2026-11-20 15:09:59.4", "15:09:59"),
+        ("2026-11-20 15:10", "15:10"),
+        ("2026-11-20 14:50:01", "14:50:01"),
+        ("2026-11-20 14:50", "14:50"),
+        ("2026-11-20 23:59:31", "tomorrow 00:00"),
         ("2026-11-21 09:00", "tomorrow 09:00"),
         ("2026-11-22 09:00", "Sun 09:00"),
         ("2026-11-26 09:00", "Thu 09:00"),
@@ -276,6 +284,16 @@ def test_a_time_is_printed_in_the_fewest_clear_words(moment, words):
         ("2026-12-24 09:00", "2026-12-24 11:00", "2026-12-24 09:00-11:00"),
         ("2026-11-20 22:00", "2026-11-21 02:00", "22:00 to tomorrow 02:00"),
         ("2026-11-23 22:00", "2026-11-24 02:00", "Mon 22:00 to Tue 02:00"),
+        ("2026-11-20 16:00", "2026-11-20 16:00:20.6", "16:00:00-16:00:21"),
+        ("2026-11-23 09:00:05", "2026-11-23 09:10:04", "Mon 09:00:05-09:10:04"),
+        ("2026-11-23 09:00:05", "2026-11-23 09:10:05", "Mon 09:00-09:10"),
+        ("2026-11-20 15:00:40", "2026-11-20 15:59:30.5", "15:01-16:00"),
+        (
+            "2026-11-20 23:59:40",
+            "2026-11-21 00:00:10",
+            "23:59:40 to tomorrow 00:00:10",
+        ),
+        ("2026-11-20 23:00", "2026-11-20 23:59:50", "23:00 to tomorrow 00:00"),
         (
             "2026-12-31 22:00",
             "2027-01-01 02:00",
@@ -285,6 +303,31 @@ def test_a_time_is_printed_in_the_fewest_clear_words(moment, words):
 )
 def test_a_begin_and_an_end_are_printed(start, end, words):
     assert dates.format_span(at(start), at(end), NOW, BERLIN) == words
+
+
+@pytest.mark.parametrize(
+    ("moment", "words"),
+    [
+        ("2026-11-20 16:00:00", "16:00"),
+        ("2026-11-20 16:00:00.001", "16:01"),
+        ("2026-11-20 23:59:01", "tomorrow 00:00"),
+        ("2026-11-20 15:04:03.2", "15:04:04"),
+    ],
+)
+def test_a_begin_is_rounded_up_so_that_it_is_not_asked_for_too_early(moment, words):
+    said = dates.format_time(at(moment), NOW, BERLIN, no_sooner=True)
+    assert said == words
+    assert dates.parse_time(said, NOW, BERLIN) >= at(moment)
+
+
+@given(st.floats(NOW, NOW + 86400), st.floats(0, 86400))
+def test_the_daemon_says_the_same_minute(end, ago):
+    """What stands in a prompt is what `confirm` says."""
+    now = end - 600 - ago
+    with machine_in("UTC0"):
+        said = flag.words("ada", end, now, "").rpartition("until ")[2]
+    told = dates.format_time(end, now, UTC)
+    assert said.split()[-1] == told.split()[-1]
 
 
 def test_a_time_that_no_calendar_has_is_not_printed():
@@ -575,7 +618,7 @@ def test_a_zone_without_a_name_has_its_rules(posix_zone):
     assert dates.parse_time("2027-07-01 09:00", NOW, posix_zone) == at(
         "2027-07-01 09:00"
     )
-    assert dates.format_time(NOW, NOW, posix_zone) == "15:00"
+    assert dates.format_time(NOW, NOW, posix_zone) == "15:00:00"
     assert starts("2027-03-27 02:30", "FREQ=DAILY;COUNT=2", zone=posix_zone)[1] == (
         "2027-03-28 03:30"
     )

@@ -71,6 +71,27 @@ def test_list_has_reservations_and_what_draws_on_them(ctl, ahead):
     ]
 
 
+@pytest.fixture
+def due(reserving):
+    """The same, and one that begins in 20 seconds."""
+    lease = wire.LeaseInfo(
+        42,
+        "waiting",
+        1000,
+        4260,
+        {"machine": 1},
+        2000.0,
+        kind="reservation",
+        starts=10_020.0,
+        expires=10_080.0,
+        reason="timing",
+        place=1,
+        waits_for=[30],
+        waits_why="waits for 2.0 GiB ram (1.0 GiB there)",
+    )
+    return replace(reserving, leases=[*reserving.leases, lease])
+
+
 def test_list_shows_what_is_ahead_the_next_on_top(ctl, ahead):
     assert ctl("list", "--ahead") == (
         0,
@@ -79,6 +100,39 @@ def test_list_shows_what_is_ahead_the_next_on_top(ctl, ahead):
         "41  ada   whole machine  <700000>-<707200>  in 7d23h  Algorithms (course)\n",
         "",
     )
+
+
+def test_one_that_is_due_is_ahead_and_in_the_line(ctl, telling, due):
+    telling(due, due, due)
+    assert ctl("list", "--ahead")[1].splitlines()[:3] == [
+        "ID  USER  AMOUNTS        RESERVED AHEAD             BEGINS  FOR WHAT",
+        "42  ada   whole machine  <10020>-<10080>    about to begin  timing",
+        "40  ada   whole machine  <96400>-<103600>            in 1d  "
+        "Algorithms (course)",
+    ]
+    page = ctl("status")[1]
+    assert "42  ada   whole machine  <10020>-<10080>    about to begin  timing" in page
+    (place,) = (a for a in page.splitlines() if a.startswith("    1  42  "))
+    # not for how long it waits: it was booked long before it stood in the line
+    assert place.split()[2:8] == [
+        "ada",
+        "reserved",
+        "whole",
+        "machine",
+        "unknown",
+        "30",
+    ]
+    assert ctl("status", "--short")[1].endswith(", 2 waiting, 3 reserved ahead\n")
+
+
+def test_scripts_find_it_ahead_by_its_state(ctl, telling, due):
+    telling(due)
+    page = json.loads(ctl("list", "--ahead", "--json")[1])
+    assert [(a["id"], a["state"]) for a in page["ahead"]] == [
+        (42, "waiting"),
+        (40, "booked"),
+        (41, "booked"),
+    ]
 
 
 def test_nothing_ahead_is_said(ctl, telling, busy):

@@ -29,21 +29,26 @@ def daemon(serve, busy):
 
 
 RELEASES = [
-    (["17"], 0, []),
-    (["17", "20"], 0, []),
-    (["99"], 1, ["there is no lease 99."]),
-    (["18"], 77, ["18 is not yours."]),
-    (["99", "17"], 1, ["there is no lease 99."]),
-    (["18", "99", "17"], 77, ["18 is not yours.", "there is no lease 99."]),
+    (["17"], 0, "Released 17.\n", []),
+    (["20", "17"], 0, "Released 17, 20.\n", []),
+    (["99"], 1, "", ["there is no lease 99."]),
+    (["18"], 77, "", ["18 is not yours."]),
+    (["99", "17"], 1, "Released 17.\n", ["there is no lease 99."]),
+    (
+        ["18", "99", "17"],
+        77,
+        "Released 17.\n",
+        ["18 is not yours.", "there is no lease 99."],
+    ),
 ]
 
 
-@pytest.mark.parametrize(("leases", "exit_status", "problems"), RELEASES)
+@pytest.mark.parametrize(("leases", "exit_status", "out", "problems"), RELEASES)
 def test_release_does_what_it_may_and_says_what_it_may_not(
-    ctl, daemon, leases, exit_status, problems
+    ctl, daemon, leases, exit_status, out, problems
 ):
     err = "".join(f"holdingpenctl: {problem}\n" for problem in problems)
-    assert ctl("release", *leases) == (exit_status, "", err)
+    assert ctl("release", *leases) == (exit_status, out, err)
     asked = [request.lease for request in daemon.heard[1:]]
     assert asked == list(map(int, leases))
 

@@ -81,6 +81,30 @@ def test_one_user_is_shown_beside_the_total(view):
 
 
 @pytest.mark.parametrize(
+    ("hours", "told"),
+    [
+        (0.0, "0"),
+        (20 / 3600, "0.00556"),
+        (0.5, "0.500"),
+        (0.9999, "1.00"),
+        (5.5, "5.50"),
+        (9.994, "9.99"),
+        (9.996, "10.0"),
+        (123.46, "123.5"),
+        (1234567.0, "1234567.0"),
+        (0.0000123, "0.000012"),
+        (0.00000123, "0.000001"),
+        (1e-7, "<0.000001"),
+    ],
+)
+def test_hours_have_three_digits_that_say_something(view, hours, told):
+    """20 seconds of a CPU are no 0.0."""
+    usage = wire.Usage(1000, {"cpu": hours * 3600}, {"cpu": 1.0}, 1)
+    page = report.lines(wire.Report(1, 0.0, 1.0, [usage], usage), 1, None, view())
+    assert page[2].split()[:3] == ["ada", "cpu", told]
+
+
+@pytest.mark.parametrize(
     ("users", "uid", "said"),
     [([], None, "Nobody had anything."), (REPORT.users, 4321, "4321 had nothing.")],
 )

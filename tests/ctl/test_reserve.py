@@ -191,9 +191,10 @@ def test_json_of_one_that_has_begun_says_when(ctl, daemon):
 
 
 REFUSALS = [
-    ("conflict", 20_000.0, EXIT_NOT_NOW, "taken. It would fit from <20000>."),
+    ("conflict", 20_000.0, EXIT_NOT_NOW, "taken. It would fit from 05:34."),
+    ("conflict", 10_060.5, EXIT_NOT_NOW, "taken. It would fit from 02:47:41."),
     ("conflict", None, EXIT_NOT_NOW, "taken."),
-    ("not-now", 20_000.0, EXIT_NOT_NOW, "taken. It would fit from <20000>."),
+    ("not-now", 20_000.0, EXIT_NOT_NOW, "taken. It would fit from 05:34."),
     ("never-fits", None, 1, "taken."),
     ("not-permitted", None, 77, "taken."),
 ]
@@ -214,6 +215,44 @@ def test_a_no_comes_with_the_next_time_that_is_free(
         )
     )
     assert ctl(*words) == (exit_status, "", f"holdingpenctl: {said}\n")
+
+
+def test_of_a_series_the_first_date_that_clashes_is_meant(ctl, serve):
+    """The daemon looks at one after the other, and at none after it."""
+    serve(
+        lambda r: (
+            []
+            if type(r) is wire.Hello
+            else [wire.Refused(r.id, "conflict", "taken then.", 2 * DAY)]
+        )
+    )
+    words = ["--at", AT, "--every", "daily", "--until", "@259200"]
+    assert ctl("reserve", "--cpu", "1", "-d", "2h", *words)[2] == (
+        "holdingpenctl: taken then. The first that clashes would fit from Sat 00:00.\n"
+    )
+
+
+def test_a_name_that_ends_in_s_gets_no_second_one(ctl, daemon, monkeypatch):
+    """Every Debian has a user `games`."""
+    monkeypatch.setattr("holdingpen.ctl.terminal.user_name", lambda uid: "games")
+    out = ctl("reserve", "--cpu", "1", "-d", "2h", "--for", "5")[1]
+    assert "\ngames' programs draw on it by themselves; " in out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["extend", "1", "-30s"],
+        ["extend", "1", "-.5h"],
+        ["reserve", "--cpu", "1", "-d", "-30s"],
+        ["reserve", "--cpu", "1", "-d", "1h", "--wait", "-30s"],
+    ],
+)
+def test_a_duration_below_0_is_said_to_be_that(ctl, words):
+    exit_status, out, err = ctl(*words)
+    assert (exit_status, out) == (2, "")
+    assert err.startswith("holdingpenctl: duration '-")
+    assert err.endswith("': it must be more than 0, such as 30m.\n")
 
 
 def test_extend_tells_the_new_end(ctl, daemon):

@@ -188,7 +188,7 @@ def test_a_conflict_is_told_with_its_alternative_and_the_others_are_made(
     assert out.endswith("Reserved for 3 of 4 events; 1 refused.\n")
     assert err == (
         "holdingpenctl: <720000>-<727200>  Algorithms: taken. It would fit from "
-        "<727200>.\n"
+        "1970-01-09 10:00.\n"
     )
 
 

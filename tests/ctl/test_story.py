@@ -1,6 +1,7 @@
 """What happened, letter by letter."""
 
 import pytest
+from msgspec.structs import replace
 
 from holdingpen.ctl.story import event_line, story_lines
 from holdingpen.wire import messages as wire
@@ -52,6 +53,8 @@ def test_the_story_remembers_whom_it_waited_for(view):
     )
     story = story_lines(lease, 200.0, view(None))
     assert "In the line it waited for leases 3, 5." in story
+    story = story_lines(replace(lease, waits_for=[3]), 200.0, view(None))
+    assert "In the line it waited for lease 3." in story
 
 
 def test_the_story_of_one_who_waits(busy, view):
@@ -124,6 +127,56 @@ It draws on reservation 30.
 Command: matlab
 <9000>: granted at once.
 <9960>: asked back for 34; it does not yield.
+"""
+    )
+
+
+def test_the_story_of_one_that_ended_says_for_whom_it_was_asked_back(view):
+    lease = wire.LeaseInfo(
+        7,
+        "ended",
+        1000,
+        1,
+        {"cpu": 1},
+        100.0,
+        granted=100.0,
+        ended=160.0,
+        why_ended="reclaimed",
+        asked_back=130.0,
+        asked_back_for=9,
+    )
+    assert story_lines(lease, 200.0, view(None))[-2:] == [
+        "<130>: asked back for 9.",
+        "<160>: ended after 1m: it was asked back and not given back in time.",
+    ]
+
+
+def test_the_story_of_one_that_is_about_to_begin(view):
+    """It was booked a day ago, and has not waited for so long."""
+    lease = wire.LeaseInfo(
+        42,
+        "waiting",
+        1000,
+        4260,
+        {"ram": 2 * GIB},
+        1000.0,
+        kind="reservation",
+        starts=90_000.0,
+        expires=97_200.0,
+        place=1,
+        waits_for=[30],
+        waits_why="waits for 2.0 GiB ram.",
+        expected=90_000.0,
+    )
+    assert (
+        page(story_lines(lease, 89_980.0, view(None)))
+        == """\
+Reservation 42 is about to begin: it is number 1 in the line.
+<1000>: asked for 2.0 GiB ram by ada (uid 1000, pid 4260).
+Reserved: <90000>-<97200>.
+In the line: waits for 2.0 GiB ram.
+It may start after 30.
+As things stand it should start in 20s.
 """
     )
 

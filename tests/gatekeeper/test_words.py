@@ -6,6 +6,7 @@ import pytest
 
 from gatekeeper.words import clean, date, moment, say, why_ended
 from holdingpen.core.leases import Why
+from holdingpen.ctl import dates
 
 from .conftest import THURSDAY_S
 
@@ -25,23 +26,54 @@ def test_a_notice_is_one_line_with_our_name(capfd):
 @pytest.mark.parametrize(
     ("ahead_s", "expected"),
     [
-        (0, "Thu 15:00"),
-        (0.9, "Thu 15:00"),
-        (1, "Thu 15:01"),
-        (_MINUTE_S, "Thu 15:01"),
+        (0, "15:00:00"),
+        (0.9, "15:00:00"),
+        (20, "15:00:20"),
+        (10 * _MINUTE_S - 1, "15:09:59"),
+        (10 * _MINUTE_S, "15:10"),
+        (10 * _MINUTE_S + 0.9, "15:10"),
+        (10 * _MINUTE_S + 1, "15:11"),
+        (9 * 60 * _MINUTE_S - 61, "23:59"),
+        # rounded up it is midnight
+        (9 * 60 * _MINUTE_S - 59, "tomorrow 00:00"),
+        (0.75 * _DAY_S, "tomorrow 09:00"),
+        (1.75 * _DAY_S, "Sat 09:00"),
         (3.75 * _DAY_S, "Mon 09:00"),
-        (6 * _DAY_S - 1, "Wed 15:00"),
-        (6 * _DAY_S, "Wed 2026-12-02 15:00"),
+        (6 * _DAY_S, "Wed 15:00"),
+        (7 * _DAY_S, "Thu 2026-12-03 15:00"),
         (40 * _DAY_S, "Tue 2027-01-05 15:00"),
         # in summer
         (200 * _DAY_S, "Mon 2027-06-14 16:00"),
     ],
 )
-def test_a_time_to_come_is_a_day_of_the_week_or_a_date(
+def test_a_time_to_come_is_said_in_the_fewest_clear_words(
     berlin, monkeypatch, ahead_s, expected
 ):
     monkeypatch.setattr("time.time", lambda: THURSDAY_S)
     assert expected == moment(THURSDAY_S + ahead_s)
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        # 2027-03-28 has 23 hours, 2027-10-31 has 25
+        (1806188400.0 + 23 * 3600, "tomorrow 00:00"),
+        (1824933600.0 + 24 * 3600, "23:00"),
+        (1824933600.0 + 25 * 3600, "tomorrow 00:00"),
+    ],
+)
+def test_a_day_on_which_clocks_change_is_one_day(berlin, monkeypatch, at, expected):
+    midnight_s = 1806188400.0 if at < 1.81e9 else 1824933600.0
+    monkeypatch.setattr("time.time", lambda: midnight_s)
+    assert expected == moment(at)
+
+
+@pytest.mark.parametrize("ahead_s", [0, 599, 600, 86400, 6 * 86400])
+def test_holdingpenctl_says_it_in_the_same_words(berlin, monkeypatch, ahead_s):
+    monkeypatch.setattr("time.time", lambda: THURSDAY_S)
+    at = THURSDAY_S + ahead_s
+    said = dates.format_time(at, THURSDAY_S, dates.MachineZone(), no_sooner=True)
+    assert said == moment(at)
 
 
 @pytest.mark.parametrize("at", [0, 1, 1e10, THURSDAY_S])
