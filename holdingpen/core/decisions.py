@@ -215,7 +215,8 @@ def shortage(
         name = ledgers[key].resource
         if name == MACHINE:
             everybody = "the others" if need == MACHINE_UNITS else ""
-            words.append(everybody or alone or "one who wants the whole machine")
+            who = alone.replace(" has ", ", who has ", 1)
+            words.append(everybody or who or "one who wants the whole machine")
         else:
             room = ledgers[key].room
             there = f"{format_amount(name, room)} there"

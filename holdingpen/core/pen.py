@@ -684,7 +684,11 @@ class Pen:
                 name = self.books.ledgers[key].resource
                 self._record(fact.Recovered(lease_id, name, 0))
         for lease in list(self.books.leases.values()):
-            if _stays(lease) or lease.id not in self.books.leases:
+            if lease.id not in self.books.leases:
+                continue
+            if _stays(lease):
+                if lease.ask.conn in event.conns:
+                    self._tell_granted(lease)
                 continue
             if lease.ask.conn not in event.conns:
                 self._end(event.at, lease, Why.RESTARTED)
@@ -694,6 +698,8 @@ class Pen:
                     self._record(fact.Lost(lease.id, name, _RESTARTED))
             if lease.state == PROMISED:
                 self._record(fact.Granted(lease.id, event.at))
+            if lease.state == LIVE:
+                # nobody knows whether the last daemon came to say so
                 self._tell_granted(lease)
         for conn in self.books.connections.keys() - event.conns:
             self._record(fact.Left(conn))

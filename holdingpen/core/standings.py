@@ -86,7 +86,7 @@ def alone(books: Books, name_of: Callable[[int], str]) -> str:
     for lease in books.held.values():
         if lease.exclusive and not lease.ask.inside:
             reason = f" ({lease.ask.reason})" if lease.ask.reason else ""
-            return f"{name_of(lease.ask.who.uid)}, who has the whole machine{reason}"
+            return f"{name_of(lease.ask.who.uid)} has the whole machine{reason}"
     return ""
 
 

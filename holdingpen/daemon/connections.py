@@ -40,17 +40,20 @@ from holdingpen import __version__
 from holdingpen.core import events as ev
 from holdingpen.core.facts import Moment, Who
 from holdingpen.core.pen import Pen
+from holdingpen.core.resources import DISK
 from holdingpen.daemon import translate
 from holdingpen.daemon.archive import Archive, records
 from holdingpen.daemon.keeper import Item, Question
 from holdingpen.daemon.listener import groups_of, peer, peer_groups
 from holdingpen.errors import HoldingPenError, Refusal, RemoteMistake
 from holdingpen.wire import messages as wire
-from holdingpen.wire.framing import complete
+from holdingpen.wire.framing import REQUEST_BYTES_MAX, complete
 from holdingpen.wire.session import ServerSession, encode
 
 #: Bytes read from one client at one wake-up.
 READ_BYTES: Final = 16 * 1024
+#: Bytes looked at that stay in the socket: the longest frame must be seen whole.
+PEEK_BYTES: Final = REQUEST_BYTES_MAX + 4
 #: Work done for one client at one wake-up: requests count 1, and a page of status,
 #: which takes a millisecond or two, counts as much as all others together.
 WORK_MAX: Final = 64
@@ -71,6 +74,8 @@ ACCEPT_BATCH: Final = 128
 
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
+#: There is half a frame, and more is waited for.
+_MORE: Final = select.EPOLLIN | select.EPOLLET
 _WELCOME: Final = encode(wire.Welcome(wire.VERSION, __version__))
 
 
@@ -317,7 +322,8 @@ class Connections:
 
     def _read(self, client: Client, at: Moment) -> None:
         try:
-            data = client.sock.recv(READ_BYTES, self._flags)
+            size = PEEK_BYTES if self._flags else READ_BYTES
+            data = client.sock.recv(size, self._flags)
         except BlockingIOError:
             return
         except OSError:
@@ -329,6 +335,8 @@ class Connections:
         was_open = session.open
         if self._flags:
             data = self._leave(client, data)
+            if not data:
+                return
         try:
             requests = session.receive(data)
         except RemoteMistake as mistake:
@@ -346,15 +354,22 @@ class Connections:
     def _leave(self, client: Client, data: bytes) -> bytes:
         """Of what lies in the socket, what is to be heard now.
 
-        Whole frames stay there until they are answered.  A half one is taken, because
-        the epoll would say without end that it is there.
+        Whole frames stay there until they are answered, and half a one until its end
+        has come: the epoll then says only when there is more.
         """
-        whole = 0 if client.session.half else complete(data)
-        if not whole:
-            return client.sock.recv(READ_BYTES)
-        client.owed += whole
-        self._owing.add(client)
-        return data[:whole]
+        whole = complete(data)
+        if whole:
+            client.owed += whole
+            self._owing.add(client)
+            return data[:whole]
+        announced = int.from_bytes(data[:4], "big") if len(data) >= 4 else 0
+        if announced > REQUEST_BYTES_MAX or _has_ended(client.fd):
+            # there will be no end of it
+            return client.sock.recv(PEEK_BYTES)
+        if client.mask == _IN:
+            client.mask = _MORE
+            self._epoll.modify(client.fd, _MORE)
+        return b""
 
     def settle(self) -> None:
         """Take out of the sockets what was answered, and listen again."""
@@ -404,6 +419,10 @@ class Connections:
         number = client.number
         match request:
             case wire.Acquire() | wire.Reserve() | wire.Extend():
+                if self._store is not None and not isinstance(request, wire.Extend):
+                    # before it is written down: else nobody might hear what came of it
+                    disks = any(x.partition(".")[0] == DISK for x in request.amounts)
+                    self.keep(number, whole=not disks)
                 try:
                     event = self._asked(client, request, at)
                 except Refusal as no:
@@ -641,7 +660,7 @@ class Connections:
             sock = socket.socket(fileno=fd)
             sock.setblocking(False)
             client = Client(sock, int(digits), peer(sock))
-            client.session.open = True
+            client.session.resume()
             client.kept = True
             self._kept += 1
             self._next = max(self._next, client.number + 1)
@@ -693,6 +712,13 @@ class Connections:
             del self._of_user[client.who.uid]
         self.idle_since_s = at.boot_s
         self._put(ev.Gone(at, client.number))
+
+
+def _has_ended(fd: int) -> bool:
+    """Whether the other end will say no more."""
+    poll = select.poll()
+    poll.register(fd, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def _drop_parcels(client: Client) -> None:

@@ -330,8 +330,6 @@ class Daemon:
         match outcome:
             # first, because nearly all are: a class that does not match costs 0.1 us
             case do.TellGranted() | do.TellReleased():
-                if self._systemd.can_keep and type(outcome) is do.TellGranted:
-                    self._keep(outcome.conn, outcome.lease)
                 self.connections.send(outcome.conn, translate.reply(outcome))
             case Answer(conn, message):
                 self.connections.send(conn, message)
@@ -348,23 +346,12 @@ class Daemon:
                 | do.GiveStep()
             ):
                 self._performer.perform(outcome)
-            case do.TellWaiting(conn, _, lease):
-                if self._systemd.can_keep:
-                    self._keep(conn, lease)
-                self.connections.send(conn, translate.reply(outcome))
             case do.Note(text):
                 log(text, NOTICE)
             case do.TellUser(uid, text):
                 terminals.tell(uid, text)
             case _:
                 self.connections.send(outcome.conn, translate.reply(outcome))
-
-    def _keep(self, conn: int, lease: int) -> None:
-        """Have a connection outlive the daemon, before it is told what it has."""
-        known = self.keeper.pen.books.leases.get(lease)
-        if known is not None:
-            disks = any(name.partition(".")[0] == DISK for name in known.amounts)
-            self.connections.keep(conn, whole=not disks)
 
     def _roots(self, resource: str) -> dict[int, int]:
         held = self.keeper.pen.books.held.values()
@@ -389,7 +376,9 @@ class Daemon:
     def _watch(self, facts: list[Fact]) -> None:
         pen = self.keeper.pen
         if ended := pen.take_ended():
-            self._archive.add(record(lease, pen.rules) for lease in ended)
+            # a booking that was taken back before its date was never there
+            there = [x for x in ended if x.granted or x.starts_wall_s is None]
+            self._archive.add(record(lease, pen.rules) for lease in there)
         self._raise_flag()
         if any(isinstance(what, Seated) for what in facts):
             self._open_door()

@@ -33,7 +33,9 @@ sent again with the same id (after a pause the client took for a loss) is answer
 with its present state and never carried out twice.
 
 Ends.  After `Failed` with no id the daemon closes the connection: the protocol was
-broken, and the message says how.  `Refused` is an ordinary no.
+broken, and the message says how.  `Refused` is an ordinary no.  A daemon that was
+restarted under systemd goes on with the connections of the last one; a client sees a
+pause, and may hear Welcome, or the answer to a request, a second time.
 
 Growing.  A new field goes last and has a default; a field never changes its type or
 meaning; a new message gets a new tag.  Unknown fields are ignored.  Anything else

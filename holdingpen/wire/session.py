@@ -38,7 +38,7 @@ def encode(message: wire.Message) -> bytes:
 class ServerSession:
     """The daemon's end of one connection."""
 
-    __slots__ = ("_frames", "name", "open")
+    __slots__ = ("_frames", "_resumed", "name", "open")
 
     def __init__(self) -> None:
         self._frames = Unframer(REQUEST_BYTES_MAX)
@@ -46,6 +46,14 @@ class ServerSession:
         self.open = False
         #: The client's name for itself.
         self.name = ""
+        self._resumed = False
+
+    def resume(self) -> None:
+        """Go on with a conversation that another server began.
+
+        Its Hello may come once more, because nobody knows whether it was answered.
+        """
+        self.open = self._resumed = True
 
     def receive(self, data: bytes) -> list[wire.Request]:
         """Take bytes from the client.
@@ -76,7 +84,7 @@ class ServerSession:
     def _begin(self, request: wire.Request) -> None:
         if type(request) is not wire.Hello:
             raise RemoteMistake("say Hello before anything else.", "out-of-turn")
-        if self.open:
+        if self.open and not self._resumed:
             raise RemoteMistake("Hello was said already.", "out-of-turn")
         if request.version != wire.VERSION:
             raise RemoteMistake(
@@ -85,7 +93,7 @@ class ServerSession:
                 "wrong-version",
             )
         self.name = request.name[: wire.TEXT_MAX]
-        self.open = True
+        self.open, self._resumed = True, False
 
     def end(self) -> None:
         """The client closed its end.
@@ -129,8 +137,7 @@ class ClientSession:
             if type(reply) is wire.Failed and reply.id is None:
                 raise RemoteMistake(f"the daemon hung up: {reply.message}", reply.code)
             if type(reply) is wire.Welcome:
-                if self.daemon:
-                    raise RemoteMistake("Welcome was said already.", "out-of-turn")
+                # said again by one that was restarted
                 self.daemon = reply.daemon
             elif not self.daemon:
                 raise RemoteMistake("the daemon said no Welcome.", "out-of-turn")

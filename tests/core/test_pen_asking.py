@@ -303,7 +303,7 @@ def test_the_refusal_says_that_the_whole_machine_is_taken(pen):
     pen.ask(machine=1)
     pen.ask(ram=1, wait=0)
     (told,) = pen.said(do.TellRefused)
-    assert "; user 1000, who has the whole machine." in told.message
+    assert "; user 1000 has the whole machine." in told.message
 
 
 def test_who_will_not_wait_waits_for_what_settles(pen):

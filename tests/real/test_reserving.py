@@ -103,7 +103,7 @@ def test_what_was_promised_is_there_after_kill_9(pen, ctl):
     )
     assert until_ended(pen, 2) == "expired"
     assert states(pen) == {1: "live", 3: "booked", 4: "booked", 5: "booked"}
-    assert ctl("release", "1", "4") == (0, "", "")
+    assert ctl("release", "1", "4") == (0, "Released 1, 4.\n", "")
     pen.serve()
     assert states(pen) == {3: "booked", 5: "booked"}
 

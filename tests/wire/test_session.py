@@ -94,8 +94,18 @@ def test_nothing_goes_before_welcome():
     assert code_of(ClientSession().receive, encode(wire.Done(1))) == "out-of-turn"
 
 
-def test_welcome_is_said_once(client):
-    assert code_of(client.receive, encode(WELCOME)) == "out-of-turn"
+def test_welcome_may_be_said_again_by_a_daemon_that_was_restarted(client):
+    again = wire.Welcome(wire.VERSION, "0.2.0")
+    assert client.receive(encode(again)) == []
+    assert client.daemon == "0.2.0"
+
+
+def test_hello_may_come_again_to_a_server_that_resumes():
+    server = ServerSession()
+    server.resume()
+    hello = encode(wire.Hello(wire.VERSION, "x"))
+    assert len(server.receive(hello)) == 1
+    assert code_of(server.receive, hello) == "out-of-turn"
 
 
 def test_a_daemon_that_hangs_up_says_why():
