@@ -19,8 +19,9 @@ broken protocol, a silence at the start.  What limits a client:
 lease or a place in the line is kept there, and the next daemon goes on with it
 (`adopt`).  What a client says is taken out of the socket only when it was answered, so
 that the next daemon reads it again; that a request is carried out once is seen to by
-its number.  Connections with a lease on a disk are not kept: its file system ends with
-the daemon.
+its number.  Connections with a lease on a disk are not kept, because its file system
+ends with the daemon; nor are, until they have read it, those with half a reply, because
+the next daemon would not know the rest.
 """
 
 from __future__ import annotations
@@ -105,6 +106,7 @@ class Client:
         "_groups",
         "backlog_bytes",
         "fd",
+        "half_said",
         "kept",
         "mask",
         "number",
@@ -140,6 +142,8 @@ class Client:
         self.owed = 0
         #: Whether the store has it; None: it is not to.
         self.kept: bool | None = False
+        #: Whether it is not there only until it has read the half of a reply.
+        self.half_said = False
 
     @property
     def groups(self) -> frozenset[int]:
@@ -321,6 +325,9 @@ class Connections:
             self.flush()
 
     def _read(self, client: Client, at: Moment) -> None:
+        if client.owed:
+            # it hung up meanwhile, and what lies there was heard already
+            return
         try:
             size = PEEK_BYTES if self._flags else READ_BYTES
             data = client.sock.recv(size, self._flags)
@@ -384,8 +391,8 @@ class Connections:
                 self._arm(client)
             else:
                 self._owing.discard(client)
-                while client.owed:
-                    client.owed -= len(client.sock.recv(client.owed))
+                client.sock.recv(client.owed)
+                client.owed = 0
                 if client.mask != _IN:
                     self._arm(client)
 
@@ -576,6 +583,7 @@ class Connections:
         client.backlog_bytes = len(data) - sent
         if sent < len(data):
             client.out.append(data[sent:])
+        self._mind_the_half(client)
         if sent < len(data) or client.mask != _IN:
             self._arm(client)
 
@@ -603,7 +611,19 @@ class Connections:
             if out[0]:
                 break
             del out[0]
+        self._mind_the_half(client)
         self._arm(client)
+
+    def _mind_the_half(self, client: Client) -> None:
+        """Keep no connection on which half a reply was said: nobody knows the rest."""
+        if client.backlog_bytes and client.kept and self._store is not None:
+            with contextlib.suppress(HoldingPenError):
+                self._store.forget(f"c{client.number}")
+                self._kept -= 1
+                client.kept, client.half_said = False, True
+        elif client.half_said and not client.backlog_bytes:
+            client.half_said = False
+            self.keep(client.number, whole=True)
 
     def _cannot_write(self, client: Client, why: OSError) -> None:
         """It is gone, or it lets descriptors pile up unread (ETOOMANYREFS)."""
