@@ -155,7 +155,8 @@ def check(life):
     lost = life.until_s.keys() - there.keys() - (maybe if kind == "release" else set())
     more = there.keys() - life.until_s.keys()
     assert not lost, ("lost", lost, life.asked)
-    assert len(more) <= {"reserve": 1, "book": 3}.get(kind, 0), ("more", more, life.asked)
+    most = {"reserve": 1, "book": 3}.get(kind, 0)
+    assert len(more) <= most, ("more", more, life.asked)
     for number, end_s in life.until_s.items():
         if end_s is not None and number not in maybe:
             assert there[number] == end_s, ("date", number, life.asked)
