@@ -30,6 +30,7 @@ Outside systemd (no NOTIFY_SOCKET) nothing is said.  A private pen started by
 from __future__ import annotations
 
 import array
+import fcntl
 import os
 import re
 import select
@@ -45,6 +46,9 @@ from holdingpen.errors import LocalMistake, Unavailable
 
 #: The first descriptor that is handed over: SD_LISTEN_FDS_START of sd-daemon.h.
 FIRST_FD: Final = 3
+
+#: Descriptors that are kept for us get higher numbers: FD_SETSIZE of select(2).
+LOW_FDS: Final = 1024
 
 #: How long a message may wait for systemd to read others.  PID 1 reads thousands in a
 #: second; where it does not for so long, it is stopped, or the machine nearly is.
@@ -131,7 +135,7 @@ class Systemd:
                 self.notes.append(f"two kept descriptors are called {name}: closed one")
                 os.close(fd)
             else:
-                self._stored[name] = fd
+                self._stored[name] = _moved_up(fd)
         elif self._listener is None:
             self._listener = socket.socket(fileno=fd)
             self._listener.setblocking(False)
@@ -358,6 +362,20 @@ def _handed_over(said: dict[str, str]) -> list[tuple[int, str]]:
                 f"{why.strerror}. Only systemd, or who does as it does, may set it."
             ) from None
     return list(zip(fds, names, strict=True))
+
+
+def _moved_up(fd: int) -> int:
+    """The same descriptor with a number that leaves the low ones to others.
+
+    select(2) takes none above 1023, and there may be thousands.
+    """
+    try:
+        moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, LOW_FDS)
+    except OSError:
+        # the limit is lower than that, and so are all numbers
+        return fd
+    os.close(fd)
+    return moved
 
 
 def _listens(fd: int) -> bool:

@@ -38,8 +38,9 @@ def test_a_small_term_is_lawful():
 
 
 @pytest.mark.slow
-def test_a_term_is_lawful():
-    played = term.Term()
+def test_a_week_is_lawful():
+    """The whole term takes minutes: `python tests/core/term.py`."""
+    played = term.Term(users=60, days=7)
     played.run()
     demand_an_ordinary_end(played)
 
@@ -47,7 +48,7 @@ def test_a_term_is_lawful():
 @pytest.mark.slow
 def test_a_term_in_which_all_tell_the_truth_is_foretold():
     """But for those who pass others, and for those who come and are more urgent."""
-    played = term.Term(days=7, truthful=True)
+    played = term.Term(days=2, truthful=True)
     played.run()
     demand_an_ordinary_end(played)
     off_s = sorted(abs(error_s) for error_s, _ in played.errors["last"])

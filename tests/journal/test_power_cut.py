@@ -87,7 +87,8 @@ def mount():
 def serve():
     words = [sys.executable, "-m", "holdingpen", "--config", here / "config"]
     words += ["--socket", here / "s", "--state", Path(top) / "state"]
-    daemon = subprocess.Popen(words, stderr=said.open("wb"))
+    words = ["setpriv", "--pdeathsig", "KILL", *words]
+    daemon = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=said.open("wb"))
     while b"serves" not in said.read_bytes():
         assert daemon.poll() is None, said.read_text()
         time.sleep(0.005)
@@ -99,8 +100,7 @@ def cut():
 class Life:
     def __init__(self):
         self.until_s, self.seats, self.drained, self.answered = {}, None, False, 0
-    def state(self):
-        return dict(self.until_s), self.seats, self.drained
+        self.asked = None
     def step(self, conn):
         # what is so if it is carried out is written down before it is asked
         until_s = dict(self.until_s)
@@ -181,8 +181,9 @@ for _ in range(int(cuts)):
         with connect(str(here / "s")) as conn:
             while True:
                 life.step(conn)
-    except HoldingPenError as why:
-        ended = why
+    except HoldingPenError:
+        # it is gone with its disk, or says that it cannot write
+        pass
 
     timer.join()
     os.close(disk)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -187,6 +188,81 @@ def test_who_goes_while_there_is_no_daemon_is_gone(pen):
     worker._socket.shutdown(socket.SHUT_RDWR)
     worker.stop()
     machine.until(lambda: not pen.status().leases, "gone")
+
+
+@pytest.fixture
+def hasty(pen):
+    """A watchdog that does not wait for half a minute."""
+    path = f"/run/systemd/system/{SERVICE}.d/hasty.conf"
+    pen.machine.write(path, "[Service]\nWatchdogSec=2s\n")
+    pen.machine.run("systemctl", "daemon-reload")
+    pen.machine.run("systemctl", "restart", SERVICE)
+    yield pen
+    pen.machine.run("rm", path)
+    pen.machine.run("systemctl", "daemon-reload")
+
+
+def test_a_daemon_that_hangs_is_replaced_and_leases_go_on(hasty):
+    worker = Worker(hasty.path, {"seat": 1})
+    machine.until(lambda: worker.granted, "granted")
+    before = hasty.machine.show(SERVICE, "MainPID")
+    hasty.kill("STOP")
+    machine.until(
+        lambda: hasty.machine.show(SERVICE, "MainPID") not in ("0", before), "replaced"
+    )
+    assert [x.id for x in hasty.status().leases] == [worker.lease]
+    worker.stop()
+    assert worker.failure is None
+
+
+def test_a_reload_keeps_leases_and_the_daemon(pen):
+    worker = Worker(pen.path, {"seat": 1})
+    machine.until(lambda: worker.granted, "granted")
+    before = pen.machine.show(SERVICE, "MainPID")
+    pen.machine.run("systemctl", "reload", SERVICE)
+    assert pen.machine.show(SERVICE, "MainPID") == before
+    assert [x.id for x in pen.status().leases] == [worker.lease]
+    worker.stop()
+    assert worker.failure is None
+
+
+def test_restarts_under_load_lose_nothing(pen):
+    workers = [Worker(pen.path, {"seat": 1}) for _ in range(20)]
+    machine.until(lambda: all(x.granted for x in workers), "granted")
+    for _ in range(3):
+        pen.machine.run("systemctl", "restart", SERVICE)
+    assert {x.id for x in pen.status().leases} == {x.lease for x in workers}
+    for worker in workers:
+        worker.stop()
+    assert [x.failure for x in workers if x.failure] == []
+
+
+@pytest.mark.parametrize("options", [[], ["--stay"]], ids=["plain", "--stay"])
+def test_a_program_runs_on_and_its_lease_ends_with_it(pen, options):
+    words = ["gatekeeper", *options, "--res", "seat=1", "sh", "-c", "echo on; read x"]
+    with subprocess.Popen(
+        pen.machine.inside(*words), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as program:
+        assert program.stdout.readline() == b"on\n"
+        (lease,) = pen.status().leases
+        pen.kill()
+        assert [x.id for x in pen.status().leases] == [lease.id]
+        assert program.poll() is None
+        program.communicate(b"\n", timeout=machine.PATIENCE_S)
+        assert program.returncode == 0
+    machine.until(lambda: not pen.status().leases, "gone with its program")
+
+
+def test_a_waiting_gatekeeper_is_granted_by_the_next_daemon(pen):
+    with connect(pen.path) as holder:
+        lease = holder.acquire({"seat": 40}).lease
+        words = pen.machine.inside("gatekeeper", "--res", "seat=1", "echo", "mine")
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as waiter:
+            machine.until(lambda: len(pen.status().leases) == 2, "it waits")
+            pen.kill()
+            holder.release(lease)
+            out, _ = waiter.communicate(timeout=machine.PATIENCE_S)
+        assert (waiter.returncode, out) == (0, b"mine\n")
 
 
 if __name__ == "__main__":
