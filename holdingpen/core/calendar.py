@@ -78,7 +78,9 @@ def first_fit(
     reserved = dict.fromkeys(needs, 0)
     began = ended = 0
     now_s = from_s
-    for next_s in [*steps, inf]:
+    later = iter([*steps, inf])
+    while now_s < start_s + length_s:
+        next_s = next(later)
         while began < len(begins) and begins[began].start_s <= now_s:
             _count(begins[began], used, reserved, 1)
             began += 1
@@ -90,12 +92,9 @@ def first_fit(
             for name, need in needs.items()
             if reserved[name] and used[name] + need > capacity.get(name, 0)
         ]
-        if short and now_s < start_s + length_s:
-            if not blockers:
-                blockers = _between(mine, now_s, next_s, short)
+        if short:
+            blockers = blockers or _between(mine, now_s, next_s, short)
             start_s = next_s
-        if next_s >= start_s + length_s:
-            break
         now_s = next_s
     return Fit(start_s, blockers)
 

@@ -684,8 +684,6 @@ class Pen:
                 name = self.books.ledgers[key].resource
                 self._record(fact.Recovered(lease_id, name, 0))
         for lease in list(self.books.leases.values()):
-            if lease.id not in self.books.leases:
-                continue
             if _stays(lease):
                 if lease.ask.conn in event.conns:
                     self._tell_granted(lease)

@@ -211,10 +211,11 @@ class Reserving:
                if time_s <= at.boot_s]  # fmt: skip
         some = self._unlooked[:RECONSIDERED_MAX]
         del self._unlooked[:RECONSIDERED_MAX]
-        for number in dict.fromkeys((*due, *some)):
-            waiter = books.line.waiters.get(number)
-            if waiter is not None and waiter.until_s:
-                self._look_again(at, number, waiter.until_s)
+        waiters = books.line.waiters
+        # meanwhile some have left, or may start
+        there = [n for n in dict.fromkeys((*due, *some)) if n in waiters]
+        for number in [n for n in there if waiters[n].until_s]:
+            self._look_again(at, number, waiters[number].until_s)
         self._looked_s = at.boot_s
 
     def _look_again(self, at: Moment, number: int, until_s: float) -> None:

@@ -83,11 +83,10 @@ def alone(books: Books, name_of: Callable[[int], str]) -> str:
     """Who has the whole machine, and why; empty: nobody has."""
     if books.resources[MACHINE].room:
         return ""
-    for lease in books.held.values():
-        if lease.exclusive and not lease.ask.inside:
-            reason = f" ({lease.ask.reason})" if lease.ask.reason else ""
-            return f"{name_of(lease.ask.who.uid)} has the whole machine{reason}"
-    return ""
+    held = books.held.values()
+    [ask] = [x.ask for x in held if x.exclusive and not x.ask.inside]
+    reason = f" ({ask.reason})" if ask.reason else ""
+    return f"{name_of(ask.who.uid)} has the whole machine{reason}"
 
 
 def foretold(

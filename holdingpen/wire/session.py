@@ -76,11 +76,6 @@ class ServerSession:
             requests.append(request)
         return requests
 
-    @property
-    def half(self) -> int:
-        """Bytes of a frame whose end has not come."""
-        return self._frames.half
-
     def _begin(self, request: wire.Request) -> None:
         if type(request) is not wire.Hello:
             raise RemoteMistake("say Hello before anything else.", "out-of-turn")
