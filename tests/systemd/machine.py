@@ -85,7 +85,7 @@ class Machine:
         scratch.mkdir()
         self.console = self.home / "console"
         self.console.touch()
-        self._groups = _make_groups(f"holdingpen-boot-{os.getpid()}")
+        self._groups = _make_groups(f"holdingpen-{self.home.name}")
         enter = "".join(
             f"echo $$ >{path}/inner/cgroup.procs; " for path in self._groups
         )
