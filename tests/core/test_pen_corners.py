@@ -176,3 +176,31 @@ def test_who_waits_with_less_priority_is_in_no_bookings_way(pen):
     pen.ask(ram=20, length=100.0, uid=1001)
     pen.ask(ram=20, length=1000.0, priority=-1, uid=1001)
     assert len(pen.book(wall(pen, 300), ram=16)) == 1
+
+
+def test_one_that_is_due_and_fits_no_more_is_over_and_that_is_said(pen):
+    (lease,) = pen.book(wall(pen, 15), ram=12)
+    pen.sleep(6)
+    assert pen.books.leases[lease].state == "waiting"
+    pen.set("ram", 10)
+    assert pen.books.ended[lease].why == Why.MISFIT
+    assert pen.said(do.Note)
+    assert pen.said(do.TellUser)
+
+
+def test_who_is_seated_already_is_seated_once(pen):
+    who = Who(0, 0, 1)
+    for _ in range(2):
+        pen.play(ev.SeatAsked(pen.at, 97, 1, who, 1002, True))
+    assert pen.facts == []
+    assert pen.said(do.TellDone)
+
+
+def test_what_is_drawn_on_is_not_woken_for(play):
+    pen = play(Rules(idle_after_s=30.0))
+    pen.has("ram", 20)
+    pen.ask(lasts=600.0, ram=6)
+    pen.ask(lasts=600.0, ram=6)
+    pen.ask(inside=1, ram=4)
+    pen.ask(inside=2, ram=4)
+    assert pen.pen.wake_at_s > pen.now_s + 500
