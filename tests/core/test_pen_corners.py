@@ -204,3 +204,12 @@ def test_what_is_drawn_on_is_not_woken_for(play):
     pen.ask(inside=1, ram=4)
     pen.ask(inside=2, ram=4)
     assert pen.pen.wake_at_s > pen.now_s + 500
+
+
+def test_the_owner_of_an_idle_one_is_told_once(play):
+    pen = play(Rules(idle_after_s=30.0))
+    pen.has("ram", 20)
+    pen.ask(lasts=600.0, ram=6)
+    effects = pen.sleep(40)
+    effects += pen.tick(5)
+    assert len(pen.said(do.TellUser, effects)) == 1
