@@ -73,7 +73,7 @@ class Outcome(NamedTuple):
     #: for, so the pen rightly frees as much for whoever comes.
     used: int = 0
     #: What the thief had more, at its most, than before the client asked; less what
-    #: was free then, if it takes the last page.
+    #: was free then and the page cache that made room, if it takes the last page.
     gained: int = 0
     #: Seconds from wanting to having everything; None: never.
     took_s: float | None = None
@@ -169,18 +169,31 @@ class Scene:
 
     def taken(self) -> int:
         """Bytes that the thief has."""
-        if not self._thief or not self._thief.caches:
-            return self.stolen[0]
-        stat = (self.machine.cgroup / "memory.stat").read_text().split()
-        total = "total_" if self.machine.version == 1 else ""
-        names = (f"{total}inactive_file", f"{total}active_file")
-        return sum(int(stat[stat.index(name) + 1]) for name in names)
+        if self._thief and self._thief.caches:
+            return self._cache()
+        return self.stolen[0]
 
     def free_for_thief(self) -> int:
         """Bytes free now that the thief will take though nothing is handed over."""
         if not self._thief or not self._thief.blocks:
             return 0
         return MACHINE - int(self._usage.read_text())
+
+    def cache_for_thief(self) -> int:
+        """Bytes of page cache: whoever takes the last page has the kernel drop them.
+
+        Programs' own code is among it, so how much there is depends on who read a file
+        first: this machine or another.
+        """
+        if not self._thief or not self._thief.blocks:
+            return 0
+        return self._cache()
+
+    def _cache(self) -> int:
+        stat = (self.machine.cgroup / "memory.stat").read_text().split()
+        total = "total_" if self.machine.version == 1 else ""
+        names = (f"{total}inactive_file", f"{total}active_file")
+        return sum(int(stat[stat.index(name) + 1]) for name in names)
 
     def fill(self) -> None:
         """Let the thief begin, and wait until the machine is full."""
@@ -245,8 +258,8 @@ def _watch(scene: Scene, give_up_s: float) -> Outcome:
     slot, note = scene.client, ""
     scene.fill()
     used = scene.rss("RssAnon", "RssShmem")
-    before = scene.taken() + scene.free_for_thief()
-    rss, gained, loose = 0, 0, False
+    before, cache = scene.taken() + scene.free_for_thief(), scene.cache_for_thief()
+    rss, gained, dropped, loose = 0, 0, 0, False
     end_s = time.monotonic() + DELAY_S + give_up_s
     say(scene.process)
     while slot[client.PHASE] != client.DONE and time.monotonic() < end_s:
@@ -258,7 +271,8 @@ def _watch(scene: Scene, give_up_s: float) -> Outcome:
             scene.let_loose()
             loose = True
         rss = scene.rss("VmRSS") or rss
-        gained = max(gained, scene.taken() - before)
+        dropped = max(dropped, cache - scene.cache_for_thief())
+        gained = max(gained, scene.taken() - before - dropped)
         time.sleep(0.005)
     took_s = None
     if slot[client.PHASE] == client.DONE:
@@ -269,7 +283,7 @@ def _watch(scene: Scene, give_up_s: float) -> Outcome:
         got=slot[client.FILLED],
         rss=scene.rss("VmRSS") or rss,
         used=used,
-        gained=max(gained, scene.taken() - before),
+        gained=gained,
         took_s=took_s,
         note=note,
     )
