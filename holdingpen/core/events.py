@@ -6,6 +6,7 @@ event too: `DropBallast` is answered by `BallastDropped`, `Measure` by `Measured
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, TypeAlias
 
 from msgspec import Struct
@@ -250,6 +251,10 @@ class Started(Struct, frozen=True):
     at: Moment
     boot_id: str
     conns: frozenset[int] = frozenset()
+    #: Of each resource whose ballast was found again, the bytes that are held.
+    held: Mapping[str, int] = {}
+    #: And the leases that still have what was kept for them.
+    kept: Mapping[str, frozenset[int]] = {}
 
 
 Event: TypeAlias = (

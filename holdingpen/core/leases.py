@@ -137,8 +137,15 @@ class Lease(Struct, gc=False):
 
     @property
     def reservation(self) -> bool:
-        """Whether it needs no connection."""
+        """Whether it needs no connection once it has its place."""
         return self.ask.lasts_s is not None
+
+    @property
+    def stays(self) -> bool:
+        """Whether it goes on without its connection: it has its place, or a date."""
+        if not self.reservation:
+            return False
+        return self.state != WAITING or self.starts_wall_s is not None
 
     def key(self, resource: str) -> str:
         """The ledger from which it has `resource`."""

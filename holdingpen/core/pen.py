@@ -26,10 +26,9 @@ from holdingpen.core.books import Books
 from holdingpen.core.desk import Desk, no_such_lease
 from holdingpen.core.ending import Ending
 from holdingpen.core.facts import Ask, Fact, Moment
-from holdingpen.core.handover import EXACT, FREE
+from holdingpen.core.handover import EXACT
 from holdingpen.core.leases import (
     LIVE,
-    PROMISED,
     WAITING,
     Connection,
     Lease,
@@ -43,14 +42,13 @@ from holdingpen.core.reserving import Reserving
 from holdingpen.core.resources import SETTLE_LIMIT_S, Ledger
 from holdingpen.core.rights import Rules, allowance, is_operator, may_end, not_allowed
 from holdingpen.core.standings import Soonest, alone, holders, known_ends, user
+from holdingpen.core.starting import Starting
 
 #: After the machine refused to give ballast, leave it alone so long.
 RETAKE_AFTER_S: Final = 2.0
 #: After programs waited for memory, leave it alone so long.
 REST_AFTER_PRESSURE_S: Final = 30.0
 
-#: Why what a lease gets is not handed over as well as it was.
-_RESTARTED: Final = "the daemon was restarted, and what it kept was freed"
 #: What changes for those who were deferred because of what is reserved ahead.
 _ROOM: Final = (
     fact.Ended,
@@ -89,6 +87,7 @@ class Pen:
         self._orders = Orders(self._desk, self._ending)
         self.reserving = Reserving(self._desk, self._ending)
         self.reclaiming = Reclaiming(self._desk, self._ending)
+        self._starting = Starting(self._desk, self._ending, self._tell_granted)
         #: Whether who asks now does not want to stand in the line for a moment.
         self._now_or_never = False
         #: The ledgers that may have ballast: few, so not all are looked at each time.
@@ -189,7 +188,7 @@ class Pen:
                 self._orders.configured(event)
                 self._ballasted = self._find_ballasted()
             case ev.Started():
-                self._started(event)
+                self._starting.start(event)
             case _:
                 assert_never(event)
         if books.dated and not dated:
@@ -440,7 +439,7 @@ class Pen:
             return
         for number in list(conn.leases.values()):
             lease = self.books.leases[number]
-            if not _stays(lease):
+            if not lease.stays:
                 self._end(event.at, lease, Why.GONE)
         if event.conn in self.books.connections:
             self._record(fact.Left(event.conn))
@@ -666,42 +665,6 @@ class Pen:
         ledgers = self.books.ledgers.values()
         return [x for x in ledgers if x.unit > 1 or x.hold or x.held]
 
-    def _started(self, event: ev.Started) -> None:
-        known = self.books.boot_id
-        self._record(fact.Opened(event.at, event.boot_id))
-        # The last daemon's ballast went with it, and what settled has settled.
-        for uid, until in sorted(self.books.seats) if event.boot_id != known else ():
-            self._record(fact.Seated(uid, False, 0, until))
-        for ledger in self.books.ledgers.values():
-            if ledger.taking or ledger.not_before_s:
-                self._record(fact.Taken(ledger.name, ledger.taking, 0))
-            if ledger.held:
-                self._record(fact.Shed(ledger.name, ledger.held))
-            if ledger.settling:
-                self._record(fact.Seen(ledger.name, 0, ledger.foreign))
-        for lease_id, owed in list(self.books.coming.items()):
-            for key in list(owed):
-                name = self.books.ledgers[key].resource
-                self._record(fact.Recovered(lease_id, name, 0))
-        for lease in list(self.books.leases.values()):
-            if _stays(lease):
-                if lease.ask.conn in event.conns:
-                    self._tell_granted(lease)
-                continue
-            if lease.ask.conn not in event.conns:
-                self._end(event.at, lease, Why.RESTARTED)
-                continue
-            for name, how in lease.how.items():
-                if how != FREE:
-                    self._record(fact.Lost(lease.id, name, _RESTARTED))
-            if lease.state == PROMISED:
-                self._record(fact.Granted(lease.id, event.at))
-            if lease.state == LIVE:
-                # nobody knows whether the last daemon came to say so
-                self._tell_granted(lease)
-        for conn in self.books.connections.keys() - event.conns:
-            self._record(fact.Left(conn))
-
     # Telling.
 
     def _tell_granted(self, lease: Lease) -> None:
@@ -723,10 +686,3 @@ class Pen:
                 lease.places,
             )
         )
-
-
-def _stays(lease: Lease) -> bool:
-    """Whether it needs no connection: a reservation does not, once it has its place."""
-    if not lease.reservation:
-        return False
-    return lease.state != WAITING or lease.starts_wall_s is not None

@@ -18,7 +18,8 @@ from holdingpen.ballast.blocks import UNIT
 from holdingpen.ballast.disk import PACE_EVERY_S, DiskBallast, open_disk_ballast
 from holdingpen.core import effects as do
 from holdingpen.core.handover import AS_IS, BEST_EFFORT, Choice
-from holdingpen.daemon.hands import Ready, unheard
+from holdingpen.core.leases import Lease
+from holdingpen.daemon.hands import Adopted, Ready, unheard
 from holdingpen.daemon.settings import Settings
 from holdingpen.devices.filesystem import FileSystem
 from holdingpen.errors import Unavailable
@@ -79,6 +80,12 @@ class DiskHand:
     def configure(self, settings: Settings) -> None:
         """Obey a configuration that was read again."""
         self._keep_bytes = settings.disks[self.word].keep
+
+    def adopt(
+        self, booked: int, leases: Mapping[int, Lease], over: frozenset[int]
+    ) -> Adopted | None:
+        """Nothing: what was left was cleared at opening."""
+        return None
 
     def total(self) -> int:
         """Bytes of the file system that its users may have."""

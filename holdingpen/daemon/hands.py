@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 from holdingpen.ballast import BallastLike, Piece
 from holdingpen.core import effects as do
 from holdingpen.core.handover import Choice
+from holdingpen.core.leases import Lease
 from holdingpen.daemon.settings import Settings
 
 
@@ -19,6 +20,15 @@ class Ready(NamedTuple):
     #: The method it is after all, because the one asked for failed, and why.
     how: str = ""
     why: str = ""
+
+
+class Adopted(NamedTuple):
+    """What a hand has of a former daemon's."""
+
+    #: Bytes of ballast that are held, of those that the books know.
+    held: int
+    #: Leases that go on and still have what was kept for them.
+    kept: frozenset[int]
 
 
 class Hand(Protocol):
@@ -35,6 +45,20 @@ class Hand(Protocol):
 
     #: Ballast comes and goes in multiples of this many bytes.
     unit: int
+
+    def adopt(
+        self, booked: int, leases: Mapping[int, Lease], over: frozenset[int]
+    ) -> Adopted | None:
+        """Go on with what a former daemon held; called once, before anything else.
+
+        Args:
+            booked: bytes that it had booked as held; what is there beyond is freed.
+            leases: those that go on.
+            over: those that do not, and that `take_back` will be called for.
+
+        Returns:
+            What is there of it; None: it took all of it along.
+        """
 
     def total(self) -> int:
         """Bytes there are in all, lent or not."""

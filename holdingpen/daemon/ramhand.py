@@ -20,7 +20,8 @@ from holdingpen.ballast.reserve import ReservedBallast
 from holdingpen.ballast.samegroup import SameGroup
 from holdingpen.core import effects as do
 from holdingpen.core.handover import Choice
-from holdingpen.daemon.hands import Ready, unheard
+from holdingpen.core.leases import Lease
+from holdingpen.daemon.hands import Adopted, Ready, unheard
 from holdingpen.daemon.lending import keep_bytes, ram_plan, ram_wishes
 from holdingpen.daemon.pacer import STEP, Pacer
 from holdingpen.daemon.settings import Settings
@@ -114,6 +115,12 @@ class RamHand:
         self._yields = settings.ram_policy == "yield"
         plan = ram_plan(settings, self._host)
         self.ballast.resize(plan.hold, plan.reserve)
+
+    def adopt(
+        self, booked: int, leases: Mapping[int, Lease], over: frozenset[int]
+    ) -> Adopted | None:
+        """Nothing yet."""
+        return None
 
     def total(self) -> int:
         """The machine's memory."""

@@ -172,11 +172,11 @@ class Daemon:
             self._systemd if self._systemd.can_keep else None,
             self.keeper.unsynced,
         )
-        stored = self.connections.adopt(self._systemd.stored())
+        stored = self.connections.adopt(self._systemd.stored("c"))
         if stored:
             log(f"{len(stored)} connections of the last daemon go on")
         self.keeper.flush = self.connections.flush
-        self.keeper.put(ev.Started(clock(), host.boot_id(), stored))
+        self.keeper.put(self._started(stored))
         self.keeper.put(self._configured())
         # what a dead daemon had in its journal is put right before anybody is served
         self._console.configure(self._sees_logins())
@@ -291,6 +291,23 @@ class Daemon:
         pool = {AS_IS: Choice("pool"), "program": Choice("pool")}
         wishes = {name: x.wishes(self._settings) for name, x in self._hands.items()}
         return rules(self._settings, {**wishes, "hugepages": pool})
+
+    def _started(self, conns: frozenset[int]) -> ev.Started:
+        """What goes on: connections, and what the hands find again for them."""
+        books = self.keeper.pen.books
+        held: dict[str, int] = {}
+        kept: dict[str, frozenset[int]] = {}
+        going_on = {
+            x.id: x for x in books.held.values() if x.stays or x.ask.conn in conns
+        }
+        over = (books.held.keys() - going_on.keys()) | books.coming.keys()
+        for name, hand in self._hands.items():
+            ledgers = books.ledgers.values()
+            booked = sum(x.held for x in ledgers if x.resource == name)
+            adopted = hand.adopt(booked, going_on, frozenset(over))
+            if adopted is not None:
+                held[name], kept[name] = adopted
+        return ev.Started(self._clock(), self._host.boot_id(), conns, held, kept)
 
     def _configured(self) -> ev.Configured:
         disks = {

@@ -155,14 +155,19 @@ class Systemd:
         listener, self._listener = self._listener, None
         return listener
 
-    def stored(self) -> dict[str, int]:
+    def stored(self, initial: str = "") -> dict[str, int]:
         """What a former daemon had kept: name to descriptor, now the caller's.
 
+        Args:
+            initial: what the names begin with.
+
         Returns:
-            None the second time.  Everything that is not wanted has to be closed, and
-            its name forgotten.
+            Nothing the second time.  Everything that is not wanted has to be closed,
+            and its name forgotten.
         """
-        stored, self._stored = self._stored, {}
+        stored = {x: fd for x, fd in self._stored.items() if x.startswith(initial)}
+        for name in stored:
+            del self._stored[name]
         return stored
 
     # What is said.

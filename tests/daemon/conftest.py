@@ -368,7 +368,7 @@ class Told:
     def listening(self) -> None:
         return None
 
-    def stored(self) -> dict[str, int]:
+    def stored(self, initial: str = "") -> dict[str, int]:
         """What the last daemon had kept; the store keeps copies."""
         return {name: os.dup(fd) for name, fd in (self.store or {}).items()}
 

@@ -67,8 +67,8 @@ subprocess.run(["umount", top], check=True)
 #: argv: image, mount point, how often the power is cut, and where the dice begin.
 #: What was answered is there; the one request that was not may have been carried out.
 #: An answer that came after the cut had begun counts as none: the file system is shut
-#: down step by step, and in between fdatasync can find the transaction it would wait for
-#: given up and return 0 (3 of 800 cuts, with nothing but pwrite and fdatasync).
+#: down step by step, and in between fdatasync can find the transaction given up for
+#: which it would wait, and return 0 (3 of 800 cuts, by pwrite and fdatasync alone).
 DAYS = """
 import fcntl, os, random, struct, subprocess, sys, threading, time, uuid
 from pathlib import Path
