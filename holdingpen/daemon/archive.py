@@ -96,15 +96,20 @@ class Archive:
             if not self._unwritten:
                 await self._wanted.wait()
             with trio.move_on_at(write_at_s):
-                while not self._questions and len(self._unwritten) < HURRY:
+                while not self._questions and not self._hurries:
                     self._wanted = trio.Event()
                     await self._wanted.wait()
             while self._questions:
                 await self._answer(*self._questions.popleft())
-            if trio.current_time() >= write_at_s or len(self._unwritten) >= HURRY:
+            if trio.current_time() >= write_at_s or self._hurries:
                 await self._write()
                 pause_s = WRITE_EVERY_S if self.trouble is None else TRY_AGAIN_S
                 write_at_s = trio.current_time() + pause_s
+
+    @property
+    def _hurries(self) -> bool:
+        """Whether it writes before its time; what fails would fail again at once."""
+        return self.trouble is None and len(self._unwritten) >= HURRY
 
     async def _answer(
         self, conn: int, number: int, answer: Callable[[History], wire.Reply]

@@ -148,6 +148,30 @@ async def test_while_it_cannot_be_written_it_is_kept(
     assert not archive._unwritten
 
 
+async def test_what_cannot_be_written_is_not_hurried(
+    tmp_path, asker, nursery, mock_clock
+):
+    tries = 0
+
+    def clock():
+        # it is read once before each try
+        nonlocal tries
+        tries += 1
+        return moment(2 * HOUR)
+
+    archive = Archive(tmp_path / "later", asker.reply, clock)
+    archive.add([record(ended(n), Rules()) for n in range(1, module.HURRY + 1)])
+    nursery.start_soon(archive.work)
+    unknown = wire.Refused(3, "no-such-lease", "no.")
+    for expected in (1, 2):
+        for _ in range(4):
+            # between two answers there is time for a try
+            archive.story(9, wire.GetStory(3, 7), unknown)
+            await asker.next()
+        assert tries == expected
+        mock_clock.jump(module.TRY_AGAIN_S)
+
+
 async def test_what_is_too_old_is_forgotten(
     open_archive, tmp_path, nursery, autojump_clock
 ):
