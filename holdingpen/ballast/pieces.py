@@ -24,6 +24,8 @@ from holdingpen.ballast.lent import open_again
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from holdingpen.ballast.shelf import Left, Shelf
+
 #: Ballast comes and goes in multiples of this many bytes: one huge page of x86-64
 #: and of arm64 with pages of 4 KiB.
 UNIT = 2 * 1024 * 1024
@@ -44,8 +46,8 @@ class PieceFile:
     Not safe in several threads at once: the ballast's lock sees to that.
     """
 
-    def __init__(self, fd: int) -> None:
-        """Own `fd`, an empty file, opened by open(2)."""
+    def __init__(self, fd: int, shelf: Shelf | None = None) -> None:
+        """Own `fd`, an empty file, opened by open(2); `shelf`: where it outlives us."""
         #: Bytes that are the ballast's, a multiple of UNIT.
         self.size = 0
         #: Bytes from its beginning that are surely occupied; less than `size` only
@@ -55,8 +57,32 @@ class PieceFile:
         self.user: int | None = None
         #: -1 when closed.
         self.fd = fd
+        #: Its number on the shelf; 0: it is on none.
+        self.number = 0
+        self._shelf = shelf
         # Its length, which cannot change any more; None while it can.
         self._sealed_length: int | None = None
+
+    @classmethod
+    def found(cls, left: Left, shelf: Shelf) -> PieceFile:
+        """Take up what a former process had, lent or not."""
+        piece = cls(left.fd, shelf)
+        piece.number, piece.user = left.number, left.label.user
+        length = os.fstat(piece.fd).st_size
+        piece.size = length // UNIT * UNIT
+        if fcntl.fcntl(piece.fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+            piece._sealed_length = length
+        if left.label.lease is not None:
+            # its client is at it; what he left of it is seen when it is back
+            piece.filled = piece.size
+            return piece
+        if piece._sealed_length is not None:
+            # its tail was cut, which its length does not show; or it has holes, and
+            # loses some
+            piece.size = min(piece.size, piece.occupied // UNIT * UNIT)
+        piece._free_beyond_size()
+        piece._see_if_whole()
+        return piece
 
     @property
     def occupied(self) -> int:
@@ -83,6 +109,8 @@ class PieceFile:
         os.posix_fallocate(self.fd, self.size, step)
         self.size += step
         self.filled = self.size
+        if self._shelf is not None and not self.number:
+            self.number = self._shelf.put(self.fd)
 
     def fill(self, step: int) -> None:
         """Occupy what is not in the next `step` bytes of a file with holes.
@@ -116,6 +144,12 @@ class PieceFile:
         """Free all of it."""
         # closing alone would not, while somebody looks at it through /proc
         self.cut(self.size)
+        self.leave()
+        if self._shelf is not None and self.number:
+            self._shelf.remove(self.number)
+
+    def leave(self) -> None:
+        """Close it as it is: on the shelf it stays."""
         os.close(self.fd)
         self.fd = -1
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from holdingpen.ballast.files import Files
+    from holdingpen.ballast.shelf import Shelf
 
 #: A full file is no smaller than this.
 PIECE_MIN = 64 * 1024 * 1024
@@ -36,14 +37,23 @@ def piece_size(total_bytes: int) -> int:
 class Pool:
     """A row of files."""
 
-    def __init__(self, files: Files, piece_bytes: int) -> None:
-        """Own `files` and have none yet; a full one has `piece_bytes`."""
+    def __init__(
+        self, files: Files, piece_bytes: int, shelf: Shelf | None = None
+    ) -> None:
+        """Own `files` and have none yet; a full one has `piece_bytes`.
+
+        Args:
+            files: where files of shared memory come from.
+            piece_bytes: bytes of a full one.
+            shelf: where they outlive this process; None: nowhere.
+        """
         self.piece_bytes = piece_bytes
         #: Bytes in whole files.
         self.size = 0
         #: Whether nothing can be had from here any more.
         self.closed = False
         self._files = files
+        self._shelf = shelf
         #: The last one grows and is cut.
         self._whole: list[PieceFile] = []
         self._holed: list[PieceFile] = []
@@ -78,7 +88,7 @@ class Pool:
             if room:
                 pieces[-1].grow(min(step, room))
                 return min(step, room)
-            piece = PieceFile(self._files.new())
+            piece = PieceFile(self._files.new(), self._shelf)
             try:
                 piece.grow(min(step, self.piece_bytes))
             except OSError:
@@ -147,7 +157,10 @@ class Pool:
 
         Last, so that what clients had is dropped first.  After `close` it is freed.
         """
-        if self.closed or not piece.size:
+        if self.closed:
+            self.let_go(piece)
+            return 0
+        if not piece.size:
             piece.close()
             return 0
         if piece.whole:
@@ -158,9 +171,16 @@ class Pool:
         return piece.occupied
 
     def close(self) -> None:
-        """Free all.  Closing twice is allowed."""
+        """Free all, but what is on a shelf.  Closing twice is allowed."""
         self.closed = True
         for piece in self:
-            piece.close()
+            self.let_go(piece)
         self._whole, self._holed, self.size = [], [], 0
         self._files.close()
+
+    def let_go(self, piece: PieceFile) -> None:
+        """Close a file for good: free it, or leave it on the shelf."""
+        if self._shelf is None:
+            piece.close()
+        else:
+            piece.leave()

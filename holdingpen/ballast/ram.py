@@ -50,6 +50,10 @@ can.  Turning one into the other would need both at once.  Huge pages save the c
 most of his page faults.  And seals would protect nobody: not us, who map nothing, and
 not the client from others, for whoever has his descriptor has it from him.
 
+**What outlives this process** lies on a shelf, where there is one: all files, and a
+table of who has what of them.  It is written before anything is freed or passed on; so
+what was cut short leaves too much that is `held`, and the books know how much to drop.
+
 `noswap` false means that pressure can push the ballast into swap, where it holds
 nothing: see `swapped`.  The remedy is outside: `MemorySwapMax=0` for the service.
 """
@@ -67,12 +71,14 @@ from holdingpen.ballast.lent import in_use
 from holdingpen.ballast.pieces import UNIT as UNIT
 from holdingpen.ballast.pieces import PieceFile
 from holdingpen.ballast.pool import Pool, piece_size
+from holdingpen.ballast.shelf import Label, Purses
 from holdingpen.errors import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from holdingpen.ballast.files import Files
+    from holdingpen.ballast.shelf import Shelf
 
 #: Bytes occupied between two looks at the guard.  0.02 ms of huge pages, 4 ms of
 #: small ones.
@@ -90,13 +96,16 @@ class RamBallast:
     taking or a lending at most, and never for the wiping of what came back.
     """
 
-    def __init__(self, files: Files, piece_bytes: int = 0) -> None:
-        """Hold nothing yet.
+    def __init__(
+        self, files: Files, piece_bytes: int = 0, shelf: Shelf | None = None
+    ) -> None:
+        """Hold nothing yet, but what a former process left on the shelf.
 
         Args:
             files: where files of shared memory come from; closed with the ballast.
             piece_bytes: size of a full file, a multiple of STEP; 0: by the memory of
                 this machine.
+            shelf: where what is held outlives this process; closed with the ballast.
         """
         #: "huge tmpfs" or "memfd".
         self.kind = files.kind
@@ -106,7 +115,7 @@ class RamBallast:
         self.noswap = files.noswap
         self._lock = threading.Lock()
         # All below is guarded by it.
-        self._pool = Pool(files, piece_bytes or piece_size(_ram_total()))
+        self._pool = Pool(files, piece_bytes or piece_size(_ram_total()), shelf)
         #: Lease to bytes of the pool that are kept for it, > 0.
         self._kept: dict[int, int] = {}
         #: Their sum, at most the size of the pool.
@@ -118,6 +127,27 @@ class RamBallast:
         #: Leases whose files are being found or wiped by some thread: only that
         #: thread touches them.
         self._busy: set[int] = set()
+        self._shelf = shelf
+        #: Whether a former process left something, or left word that it had nothing.
+        self.inherited = shelf is not None and shelf.purses is not None
+        if shelf is not None:
+            self._inherit(shelf)
+
+    def _inherit(self, shelf: Shelf) -> None:
+        for left in shelf.left:
+            piece, lease = PieceFile.found(left, shelf), left.label.lease
+            if lease is None:
+                self._pool.put(piece)
+            else:
+                self._lent.setdefault(lease, []).append(piece)
+        kept = shelf.purses.kept if shelf.purses is not None else {}
+        room = self._pool.size
+        # the reserve, which has the number 0, is the last to have any
+        for lease in sorted(kept, reverse=True):
+            part = min(kept[lease], room)
+            room -= part
+            self._keep(lease, part)
+        self._save()
 
     @property
     def held(self) -> int:
@@ -218,6 +248,7 @@ class RamBallast:
         with self._lock:
             apart = max(0, min(_up(amount), self._pool.size - self._kept_sum))
             self._keep(lease, apart)
+            self._save()
         return apart
 
     def give(self, lease: int, amount: int) -> int:
@@ -235,6 +266,7 @@ class RamBallast:
         with self._lock:
             given = max(0, min(_up(amount), self._kept.get(lease, 0)))
             self._keep(lease, -given)
+            self._save()
             self._pool.cut(given)
         return given
 
@@ -282,6 +314,7 @@ class RamBallast:
             with self._lock:
                 self._undo(lease)
                 self._busy.remove(lease)
+                self._save()
 
     def back(self, lease: int, amount: int | None = None) -> int | None:
         """What is kept for `lease`, or `amount` of it, is `held` again.
@@ -306,6 +339,7 @@ class RamBallast:
             if amount is not None:
                 kept = max(0, min(_up(amount), kept))
                 self._keep(lease, -kept)
+                self._save()
                 return kept
             lent = self._lent.get(lease, [])
             if lease in self._busy or any(in_use(piece.fd) for piece in lent):
@@ -321,21 +355,25 @@ class RamBallast:
                 if len(clean) == len(lent):
                     self._lent.pop(lease, None)
                     kept += sum(map(self._put, lent, clean))
+                self._save()
         return kept
 
     def close(self) -> None:
-        """Give everything back for good.  Closing twice is allowed.
+        """Give everything back for good, but what is on a shelf.
 
-        What clients have open stays theirs.
+        What clients have open stays theirs.  Closing twice is allowed.
         """
         with self._lock:
             for lease in [*self._lent]:
                 # a busy one is closed by the thread that is at it
                 if lease not in self._busy:
                     for piece in self._lent.pop(lease):
-                        piece.close()
+                        self._pool.let_go(piece)
             self._pool.close()
             self._kept, self._kept_sum = {}, 0
+            if self._shelf is not None:
+                self._shelf.close()
+                self._shelf = None
 
     # Below, the lock is held by whoever calls, unless it says otherwise.
 
@@ -349,6 +387,19 @@ class RamBallast:
         kept = self._kept.pop(lease, 0) + more
         if kept:
             self._kept[lease] = kept
+
+    def _save(self) -> None:
+        """Say on the shelf who has what."""
+        if self._shelf is None:
+            return
+        labels = {
+            piece.number: Label(piece.user)
+            for piece in self._pool
+            if piece.user is not None
+        }
+        for lease, pieces in self._lent.items():
+            labels |= {piece.number: Label(piece.user, lease) for piece in pieces}
+        self._shelf.write(Purses(self._kept, labels))
 
     def _put(self, piece: PieceFile, clean: bool) -> int:
         if clean and self._pool.count < FILES_MAX:
@@ -408,6 +459,7 @@ class RamBallast:
             if lent:
                 self._lent[lease] = lent
             del self._coming[lease]
+            self._save()
             return handed
 
     def _undo(self, lease: int) -> None:
@@ -457,12 +509,15 @@ def _refusal(lease: int, amount: int, why: str) -> Refusal:
     )
 
 
-def open_ram_ballast() -> RamBallast:
-    """Open an empty ballast of the best kind this machine and user have.
+def open_ram_ballast(shelf: Shelf | None = None) -> RamBallast:
+    """Open a ballast of the best kind this machine and user have.
 
     See `open_files` for how long it takes.
+
+    Args:
+        shelf: where what is held outlives this process, and what a former one left.
 
     Raises:
         Unavailable: when not even a memfd can be had.
     """
-    return RamBallast(open_files())
+    return RamBallast(open_files(), shelf=shelf)

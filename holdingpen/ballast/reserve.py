@@ -136,6 +136,10 @@ class ReservedBallast:
             self._drawn.pop(lease, None)
         return came
 
+    def expect(self, lease: int, amount: int) -> None:
+        """A former process set `amount` bytes apart for `lease`."""
+        self._drawn[lease] = amount
+
     def close(self) -> None:
         """Give everything back for good, the reserve too."""
         self._ballast.close()

@@ -8,6 +8,7 @@ never pushes anybody into reclaim, let alone the OOM killer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -34,6 +35,9 @@ from holdingpen.errors import Refusal, Unavailable
 #: An idle machine shows 0.00; one that reclaims in earnest shows more than 1.
 PRESSURE_MAX: Final = 1.0
 
+
+#: The methods whose ballast a former daemon can have left.
+_LASTS: Final = ("paced", "steps", "pieces")
 
 #: How a control group's end reads that was none.
 _OVER: Final = {"died": "lost its helper", "stuck": "stood still"}
@@ -68,6 +72,8 @@ class RamHand:
         host: HostLike,
         settings: Settings,
         groups: Groups | None = None,
+        *,
+        inherited: bool = False,
     ) -> None:
         """Take `ballast` in hand; it is closed with the hand.
 
@@ -76,7 +82,9 @@ class RamHand:
             host: the machine.
             settings: what the administrator decided.
             groups: the control groups of leases, or why there are none.
+            inherited: whether a former daemon left it.
         """
+        self._inherited = inherited
         #: It, with the reserve.
         self.ballast = ReservedBallast(ballast, self._is_short)
         #: What must stay available when ballast is taken.
@@ -119,8 +127,25 @@ class RamHand:
     def adopt(
         self, booked: int, leases: Mapping[int, Lease], over: frozenset[int]
     ) -> Adopted | None:
-        """Nothing yet."""
-        return None
+        """Take up what it left; a step more is freed for each that is paced.
+
+        What a control group had still to hand over was its helper's, and ended with
+        the daemon.
+        """
+        if not self._inherited:
+            return None
+        ballast, kept = self.ballast, self.ballast.kept
+        go_on = {x.id: x for x in leases.values() if x.how.get("ram") in _LASTS}
+        for lease in go_on.values():
+            ballast.expect(lease.id, lease.drawn.get("ram", 0))
+            if lease.how["ram"] == "paced" and kept.get(lease.id):
+                with suppress(Unavailable):
+                    # it has ended, and its end is about to be heard
+                    self._pacer.add(lease.id, lease.ask.who.pid, kept[lease.id])
+        for number in kept.keys() - go_on.keys() - over:
+            ballast.back(number)
+        ballast.drop(max(0, ballast.held - booked))
+        return Adopted(min(booked, ballast.held), frozenset(go_on))
 
     def total(self) -> int:
         """The machine's memory."""

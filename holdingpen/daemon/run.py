@@ -21,6 +21,7 @@ from msgspec import structs
 from holdingpen import __version__, places
 from holdingpen.amounts import format_size
 from holdingpen.ballast.ram import open_ram_ballast
+from holdingpen.ballast.shelf import INITIAL, Shelf
 from holdingpen.core import effects as do
 from holdingpen.core import events as ev
 from holdingpen.core.facts import LOGIND, MACHINE, Fact, Moment, Seated
@@ -541,7 +542,12 @@ def where(settings: Settings, options: Options) -> Path:
 
 
 def open_hands(
-    settings: Settings, host: HostLike, socket: Path, *, private: bool
+    settings: Settings,
+    host: HostLike,
+    socket: Path,
+    systemd: Systemd,
+    *,
+    private: bool,
 ) -> dict[str, Hand]:
     """The hands of all resources that can be held back here.
 
@@ -551,7 +557,11 @@ def open_hands(
         HoldingPenError: when one cannot be had, or not as is demanded.
     """
     groups = None if private else open_groups(settings)
-    ram = RamHand(open_ram_ballast(), host, settings, groups)
+    shelf = None
+    if systemd.can_keep:
+        shelf = Shelf(systemd, systemd.stored(INITIAL))
+    ballast = open_ram_ballast(shelf)
+    ram = RamHand(ballast, host, settings, groups, inherited=ballast.inherited)
     ram.wishes(settings)
     hands: dict[str, Hand] = {"ram": ram}
     scratch = socket.with_name(f"{socket.name.removesuffix('.socket')}.scratch")
@@ -587,7 +597,7 @@ def _serve(options: Options, systemd: Systemd) -> None:
         log(note, WARNING)
     host = Host()
     socket = where(settings, options)
-    hands = open_hands(settings, host, socket, private=options.user)
+    hands = open_hands(settings, host, socket, systemd, private=options.user)
     trio.run(_main, settings, options, host, hands, systemd)
 
 

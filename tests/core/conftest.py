@@ -102,15 +102,24 @@ class Player:
     def reload(self) -> list[do.Effect]:
         return self.play(ev.Configured(self.at, tuple(self.resources.values())))
 
-    def restart(self, conns=(), boot_id="boot") -> list[do.Effect]:
-        """The daemon dies; the next one reads the journal and starts."""
+    def restart(self, conns=(), boot_id="boot", found=()) -> list[do.Effect]:
+        """The daemon dies; the next one reads the journal and starts.
+
+        Of the resources in `found` the ballast is there as it was.
+        """
         self.pen = Pen(replay([self.log]), self.pen.rules)
         self.drops.clear()
         self.takes.clear()
-        self.kept.clear()
         self.wanted_back.clear()
-        self._occupied.clear()
-        started = self.play(ev.Started(self.at, boot_id, frozenset(conns)))
+        self.kept = {key: x for key, x in self.kept.items() if key[0] in found}
+        self._occupied = {x: n for x, n in self._occupied.items() if x in found}
+        held = {name: self.occupied(name) for name in found}
+        kept = {
+            name: frozenset(lease for what, lease in self.kept if what == name)
+            for name in found
+        }
+        conns = frozenset(conns)
+        started = self.play(ev.Started(self.at, boot_id, conns, held, kept))
         self.reload()
         return started
 

@@ -564,8 +564,8 @@ class Living(RuleBasedStateMachine):
         assert len(self.pen.log) == known, "the same configuration changed something"
 
     @rule(data=st.data(), reboot_s=st.sampled_from((None, None, None, 5.0, 970.0)),
-          all_survive=st.booleans())  # fmt: skip
-    def crash(self, data, reboot_s, all_survive):
+          all_survive=st.booleans(), found=st.booleans())  # fmt: skip
+    def crash(self, data, reboot_s, all_survive, found):
         survive = frozenset(self.conns)
         if not all_survive:
             survive = data.draw(st.frozensets(st.sampled_from([0, *self.conns])))
@@ -574,7 +574,9 @@ class Living(RuleBasedStateMachine):
             self.pen.wall_s += self.pen.now_s + reboot_s - 1.0
             self.pen.now_s = 1.0
             self.boots += 1
-        self.pen.restart(survive, f"boot {self.boots}")
+            found = False
+        names = [x for x in self.pen.books.resources if x != "cpu"] if found else []
+        self.pen.restart(survive, f"boot {self.boots}", names)
         self.conns = {conn: n for conn, n in self.conns.items() if conn in survive}
         assert set(self.pen.books.connections) <= survive
 

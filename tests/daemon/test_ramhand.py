@@ -9,9 +9,10 @@ from msgspec import structs
 
 from holdingpen.ballast.ram import UNIT
 from holdingpen.core import effects as do
-from holdingpen.core.facts import Who
+from holdingpen.core.facts import Ask, Moment, Who
+from holdingpen.core.leases import LIVE, Lease
 from holdingpen.daemon import ramhand
-from holdingpen.daemon.hands import Ready
+from holdingpen.daemon.hands import Adopted, Ready
 from holdingpen.daemon.lending import ram_plan
 from holdingpen.daemon.pacer import Pacer
 from holdingpen.daemon.ramhand import Groups, RamHand, open_groups
@@ -394,3 +395,102 @@ def test_it_is_gone_with_the_hand(open_pen):
     pen = open_pen()
     pen.hand.close()
     assert pen.host.ballast == 0
+
+
+# What a former daemon left.
+
+
+def left(host, **kept):
+    """A ballast of 512 MiB of which so much is kept for leases `l5=...`."""
+    ballast = ScriptedBallast(host)
+    ballast.take(512 * MIB, lambda step: True)
+    for name, amount in kept.items():
+        ballast.keep(int(name[1:]), amount)
+    return ballast
+
+
+def going_on(lease=5, how="paced", drawn=64 * MIB):
+    ask = Ask(1, 1, WHO, {"ram": drawn})
+    at, of = Moment(1.0, 1.0), {"ram": drawn}
+    return {lease: Lease(lease, ask, of, LIVE, at, at, how={"ram": how}, drawn=of)}
+
+
+def inheriting(host, ballast, same=None):
+    groups = Groups(same, "")
+    return RamHand(ballast, host, Settings(ram_keep=0), groups, inherited=True)
+
+
+def test_who_inherits_nothing_says_so(hand):
+    assert hand.adopt(0, {}, frozenset()) is None
+
+
+def test_what_is_kept_is_paced_on(host):
+    ballast = left(host, l5=64 * MIB)
+    with closing(inheriting(host, ballast)) as hand:
+        found = hand.adopt(448 * MIB, going_on(), frozenset())
+        assert found == Adopted(448 * MIB, frozenset({5}))
+        # a step is free for it, as for one who begins
+        assert hand.kept[5] < 64 * MIB
+        assert set(hand.stolen) == {5}
+
+
+def test_what_is_there_and_not_booked_is_freed(host):
+    ballast = left(host)
+    with closing(inheriting(host, ballast)) as hand:
+        assert hand.adopt(100 * MIB, {}, frozenset()) == Adopted(100 * MIB, frozenset())
+        assert ballast.held == 100 * MIB
+
+
+def test_less_than_was_booked_is_said(host):
+    with closing(inheriting(host, left(host))) as hand:
+        assert hand.adopt(GIB, {}, frozenset()) == Adopted(512 * MIB, frozenset())
+
+
+def test_what_leases_that_are_over_had_waits_to_be_taken_back(host):
+    ballast = left(host, l7=32 * MIB, l8=32 * MIB)
+    with closing(inheriting(host, ballast)) as hand:
+        # 7 is asked back by the pen; of 8 nobody knows
+        hand.adopt(448 * MIB, {}, frozenset({7}))
+        assert hand.kept == {7: 32 * MIB}
+        assert ballast.held == 448 * MIB
+        assert hand.take_back(7, None) == 32 * MIB
+
+
+def test_a_control_group_s_rest_went_with_its_helper(host, same):
+    ballast = left(host, l5=64 * MIB)
+    with closing(inheriting(host, ballast, same)) as hand:
+        found = hand.adopt(448 * MIB, going_on(how="group"), frozenset())
+        assert found == Adopted(448 * MIB, frozenset())
+        assert hand.kept == {}
+
+
+def test_a_program_that_has_all_of_it_has_lost_nothing(host):
+    with closing(inheriting(host, left(host))) as hand:
+        found = hand.adopt(448 * MIB, going_on(), frozenset())
+        assert found == Adopted(448 * MIB, frozenset({5}))
+        assert hand.stolen == {}
+
+
+def test_a_program_that_cannot_be_seen_is_no_trouble(host, monkeypatch):
+    def unseen(pid):
+        raise Unavailable(f"process {pid} has ended.")
+
+    ballast = left(host, l5=64 * MIB)
+    monkeypatch.setattr(host, "use_of", unseen)
+    with closing(inheriting(host, ballast)) as hand:
+        assert hand.adopt(448 * MIB, going_on(), frozenset()) is not None
+        assert hand.kept == {5: 64 * MIB}
+
+
+def test_the_reserve_is_not_filled_while_what_was_drawn_is_out(host):
+    """What a lease drew under the last daemon comes back, too."""
+    ballast = left(host, l5=64 * MIB)
+    with closing(inheriting(host, ballast)) as hand:
+        hand.ballast.resize(512 * MIB, 32 * MIB)
+        hand.adopt(384 * MIB, going_on(), frozenset())
+        hand.available()
+        assert hand.ballast.reserve == 0
+        hand.take_back(5, None)
+        hand.ballast.take(512 * MIB - hand.ballast.held, hand.may_take)
+        hand.available()
+        assert hand.ballast.reserve == 32 * MIB
