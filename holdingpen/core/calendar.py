@@ -318,50 +318,34 @@ def clash(
     books: Books,
     at: Moment,
     lease: Lease,
-    from_s: float,
-    until_s: float,
+    starts: Sequence[float],
+    lasts_s: float,
     rules: Rules,
-) -> list[int] | None:
-    """Who leaves no room for a reservation from `from_s` until `until_s`.
+) -> tuple[float, Fit] | None:
+    """The first of a reservation's dates for which there is no room.
 
     Args:
         books: the books.
         at: now.
         lease: the reservation itself, which is not in its own way.
-        from_s: the begin of what is looked at.
-        until_s: its end.
+        starts: its begins, soonest first.
+        lasts_s: how long each is.
         rules: how long those are taken to last who did not say.
 
     Returns:
-        The first that are in its way; None: there is room.
+        Its begin, who is in its way, and where it would fit; None: there is room for
+        all of them.
     """
-    spans = reservations(books, from_s, until_s, but=lease.id)
+    needs, there = lease.needs, capacities(books)
+    spans = reservations(books, starts[0], inf, but=lease.id)
     spans += _promised(books, at, lease, rules)
-    fit = first_fit(lease.needs, from_s, until_s - from_s, spans, capacities(books))
-    return None if fit.start_s == from_s else fit.blockers
-
-
-def free_from(
-    books: Books,
-    at: Moment,
-    lease: Lease,
-    from_s: float,
-    lasts_s: float,
-    rules: Rules,
-) -> float:
-    """When a reservation would fit at the soonest, in seconds since 1970.
-
-    Args:
-        books: the books.
-        at: now.
-        lease: the reservation.
-        from_s: when it is wanted.
-        lasts_s: for how long.
-        rules: as in `clash`.
-    """
-    spans = reservations(books, from_s, inf, but=lease.id)
-    spans += _promised(books, at, lease, rules)
-    return first_fit(lease.needs, from_s, lasts_s, spans, capacities(books)).start_s
+    for starts_s in starts:
+        until_s = starts_s + lasts_s
+        # mostly it fits, and then what is near is all there is to sort
+        near = [x for x in spans if x.start_s < until_s and x.end_s > starts_s]
+        if first_fit(needs, starts_s, lasts_s, near, there).start_s != starts_s:
+            return starts_s, first_fit(needs, starts_s, lasts_s, spans, there)
+    return None
 
 
 def in_the_way(

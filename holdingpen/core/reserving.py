@@ -287,14 +287,11 @@ class Reserving:
             desk.refuse(ask.conn, ask.number, problem)
             return
         trial = Lease(0, ask, needs_of(ask), BOOKED, event.at)
-        for starts_s in starts:
-            clash = self._clash(event.at, trial, starts_s, starts_s + lasts_s)
-            if clash is not None:
-                free_s = calendar.free_from(
-                    desk.books, event.at, trial, starts_s, lasts_s, desk.rules
-                )
-                desk.refuse(ask.conn, ask.number, clash, free_s)
-                return
+        clash = calendar.clash(desk.books, event.at, trial, starts, lasts_s, desk.rules)
+        if clash is not None:
+            _, fit = clash
+            desk.refuse(ask.conn, ask.number, self._conflict(fit), fit.start_s)
+            return
         first = desk.books.last_lease + 1
         for number, starts_s in enumerate(starts, first):
             until_s = starts_s + lasts_s
@@ -318,16 +315,9 @@ class Reserving:
             )
         return None
 
-    def _clash(
-        self, at: Moment, lease: Lease, from_s: float, until_s: float
-    ) -> tuple[str, str] | None:
-        books = self._desk.books
-        rules = self._desk.rules
-        blockers = calendar.clash(books, at, lease, from_s, until_s, rules)
-        if blockers is None:
-            return None
-        name_of = self._desk.name_of
-        return "conflict", calendar.in_the_way(books, blockers, name_of)
+    def _conflict(self, fit: Fit) -> tuple[str, str]:
+        books, name_of = self._desk.books, self._desk.name_of
+        return "conflict", calendar.in_the_way(books, fit.blockers, name_of)
 
     # Changing.
 
@@ -369,7 +359,15 @@ class Reserving:
         else:
             refused = too_long(until_s - _began_s(lease), allow)
         if refused is None:
-            refused = self._clash(event.at, lease, lease.until_wall_s, until_s)
+            clash = calendar.clash(
+                desk.books,
+                event.at,
+                lease,
+                [lease.until_wall_s],
+                event.by_s,
+                desk.rules,
+            )
+            refused = None if clash is None else self._conflict(clash[1])
         if refused is not None:
             desk.refuse(event.conn, event.number, refused)
             return
