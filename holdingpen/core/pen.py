@@ -215,12 +215,9 @@ class Pen:
 
     def _asked(self, event: ev.Asked) -> int:
         """Start it, refuse it, or let it join the line: then its id, else 0."""
-        at = event.at
-        conn = self.books.connections.get(event.ask.conn)
-        if conn is not None and event.ask.number <= conn.last:
-            self._asked_again(at, conn, event.ask)
+        if self._was_answered(event):
             return 0
-        books = self.books
+        at, books = event.at, self.books
         ask = admission.completed(event.ask, event.groups, self.rules, books)
         problem = self._unfit(event, ask)
         if problem is not None:
@@ -255,9 +252,15 @@ class Pen:
         return lease
 
     def _unfit(
-        self, event: ev.Asked | ev.BookAsked, ask: Ask
+        self, event: ev.Asked | ev.BookAsked, ask: Ask, more: int = 1
     ) -> tuple[str, str] | None:
-        """Why a request can never be granted to this user: a code and a message."""
+        """Why a request can never be granted to this user: a code and a message.
+
+        Args:
+            event: what was asked.
+            ask: the same, complete.
+            more: how many places it asks for.
+        """
         books, rules = self.books, self.rules
         who, groups = event.by or ask.who, event.groups
         if event.by is not None and not is_operator(who, rules, event.by_groups):
@@ -269,7 +272,7 @@ class Pen:
         if problem is None and ask.inside:
             problem = admission.not_inside(ask, groups, books, rules)
         problem = problem or handover.unfit(ask, rules.handover)
-        problem = problem or admission.too_many(ask, books.users, rules)
+        problem = problem or admission.too_many(ask, books.users, rules, more)
         if problem is not None or not rules.allow or event.by is not None:
             return problem
         allow = allowance(who, groups, who.uid in books.seated, rules)
@@ -287,15 +290,10 @@ class Pen:
         return not_allowed(judged, allow, held, ask.length_s, ask.lasts_s is not None)
 
     def _book_asked(self, event: ev.BookAsked) -> None:
-        conn = self.books.connections.get(event.ask.conn)
-        if conn is not None and event.ask.number <= conn.last:
-            self._asked_again(event.at, conn, event.ask)
+        if self._was_answered(event):
             return
         ask = admission.completed(event.ask, event.groups, self.rules, self.books)
-        problem = self._unfit(event, ask)
-        more = len(event.starts)
-        users, rules = self.books.users, self.rules
-        problem = problem or admission.too_many(ask, users, rules, more)
+        problem = self._unfit(event, ask, len(event.starts))
         if problem is not None:
             self._refuse(ask.conn, ask.number, problem)
         else:
@@ -313,8 +311,15 @@ class Pen:
                 self._ending.measure(ledger.resource, at, fresh=False)
         self._effects += self._teller.tell(lease, at)
 
-    def _asked_again(self, at: Moment, conn: Connection, ask: Ask) -> None:
-        """A request sent again: answer how it stands, change nothing."""
+    def _was_answered(self, event: ev.Asked | ev.BookAsked) -> bool:
+        """Whether it was sent again; then it is answered how it stands."""
+        conn = self.books.connections.get(event.ask.conn)
+        if conn is None or event.ask.number > conn.last:
+            return False
+        self._answer_again(event.at, conn, event.ask)
+        return True
+
+    def _answer_again(self, at: Moment, conn: Connection, ask: Ask) -> None:
         lease = self.books.leases.get(conn.leases.get(ask.number, 0))
         if lease is None:
             message = (
