@@ -8,6 +8,7 @@ prints how many leases were lost and doubled, and the longest pause of a client.
 from __future__ import annotations
 
 import importlib.util
+import random
 import socket
 import subprocess
 import sys
@@ -16,7 +17,9 @@ import time
 from pathlib import Path
 
 import pytest
+import trio
 
+import holdingpen
 from holdingpen.client.blocking import connect
 from holdingpen.client.finding import dial
 from holdingpen.errors import HoldingPenError
@@ -38,10 +41,18 @@ SERVICE = "holdingpen.service"
 CONFIG = """\
 [ram]
 capacity = "1G"
+hold = "192M"
+keep = 0
+handover = "paced"
 [resources]
 seat = 40
 licence = 1000
 """
+
+
+MIB = 2**20
+#: What is held when all is.
+HELD = 192 * MIB
 
 
 class Pen:
@@ -62,6 +73,9 @@ class Pen:
     def status(self) -> wire.Status:
         with connect(self.path) as conn:
             return conn.status()
+
+    def ram(self) -> wire.Books:
+        return self.status().resources["ram"]
 
     def close(self) -> None:
         self.machine.close()
@@ -128,8 +142,13 @@ class Worker:
         self._socket.close()
 
 
-def outlive(pen: Pen, rounds: int, clients: int, pause_s: float = 0.3) -> dict:
-    """Kill the daemon again and again under load; what came of it."""
+def outlive(pen: Pen, rounds: int, clients: int) -> dict:
+    """Kill the daemon again and again under load; what came of it.
+
+    It is killed when it has answered everybody once more, a moment later: at most as
+    long as that took, so that it is killed at anything it does.
+    """
+    dice = random.Random(1)
     with connect(pen.path) as conn:
         reserved = conn.reserve({"licence": 100}, 3600.0)
         booked = conn.reserve({"licence": 100}, 3600.0, starts=[time.time() + 7200])
@@ -139,9 +158,20 @@ def outlive(pen: Pen, rounds: int, clients: int, pause_s: float = 0.3) -> dict:
     ]
     machine.until(lambda: all(x.lease for x in workers), "all have a lease or a place")
     before = {x.lease for x in workers}
+    outages_s = []
     for _ in range(rounds):
+        began_s = time.monotonic()
         pen.kill()
-        time.sleep(pause_s)
+        then = [len(x.answered) for x in workers]
+        machine.until(
+            lambda then=then: all(
+                x.failure or len(x.answered) > n + 1
+                for x, n in zip(workers, then, strict=True)
+            ),
+            "everybody is answered",
+        )
+        outages_s.append(time.monotonic() - began_s)
+        time.sleep(dice.uniform(0.0, outages_s[-1]))
     machine.until(lambda: len(pen.status().leases) >= clients, "it serves again")
     there = {x.id: x for x in pen.status().leases}
     for worker in workers:
@@ -154,6 +184,7 @@ def outlive(pen: Pen, rounds: int, clients: int, pause_s: float = 0.3) -> dict:
         "lost": len(expected - there.keys()),
         "doubled": len(there.keys() - expected) + sum(x.doubled for x in workers),
         "errors": [str(x.failure) for x in workers if x.failure],
+        "answers": sum(len(x.answered) for x in workers),
         "worst_pause_ms": round(pauses[-1] * 1000),
         "median_worst_ms": round(pauses[len(pauses) // 2] * 1000),
     }
@@ -167,6 +198,90 @@ def test_no_lease_is_lost_or_doubled_when_the_daemon_is_killed(pen):
     found = outlive(pen, rounds=10, clients=50)
     assert (found["lost"], found["doubled"], found["errors"]) == (0, 0, [])
     machine.until(lambda: not pen.status().leases, "all are gone with their clients")
+
+
+@pytest.fixture
+def slow_to_return(pen):
+    """A pen whose next daemon comes after a second: so long there is none."""
+    path = f"/run/systemd/system/{SERVICE}.d/slow.conf"
+    pen.machine.write(path, "[Service]\nRestartSec=1s\n")
+    pen.machine.run("systemctl", "daemon-reload")
+    machine.until(lambda: pen.ram().held == HELD, "all is held")
+    yield pen
+    pen.machine.run("rm", path)
+    pen.machine.run("systemctl", "daemon-reload")
+
+
+def shared_bytes() -> int:
+    """Memory of files in RAM, of this whole machine."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    words = dict(line.split(":") for line in lines)
+    return int(words["Shmem"].split()[0]) * 1024
+
+
+def test_ballast_is_held_while_there_is_no_daemon(slow_to_return):
+    """And what was kept for a lease, and the files that one was lent, are theirs."""
+    pen = slow_to_return
+    program = "import time; print('on', flush=True); input()"
+    words = ["gatekeeper", "--ram", "64M", sys.executable, "-c", program]
+    with (
+        holdingpen.lease(ram="64M", memory=True, socket=pen.path) as lease,
+        subprocess.Popen(
+            pen.machine.inside(*words), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as paced,
+    ):
+        memory = lease.memory()
+        memory[:6] = b"secret"
+        assert paced.stdout.readline() == b"on\n"
+        machine.until(lambda: pen.ram().held == HELD - 128 * MIB, "both have theirs")
+        before = {x.id: (x.handover, x.kept) for x in pen.status().leases}
+        there = shared_bytes()
+        pen.kill()
+        machine.until(
+            lambda: pen.machine.show(SERVICE, "SubState") == "auto-restart", "none"
+        )
+        assert shared_bytes() > there - 16 * MIB
+        status = pen.status()
+        ram = status.resources["ram"]
+        assert (ram.held, ram.hold) == (HELD - 128 * MIB, HELD)
+        after = {x.id: (x.handover, x.kept) for x in status.leases}
+        (own,) = [x for x in status.leases if x.id == lease.id]
+        assert (own.handover, own.kept) == ("exact", {"ram": 64 * MIB})
+        assert {x: kept[0] for x, kept in before.items()} == {
+            x: kept[0] for x, kept in after.items()
+        }
+        assert memory[:6] == b"secret"
+        paced.communicate(b"\n", timeout=machine.PATIENCE_S)
+        assert paced.returncode == 0
+    del memory
+    machine.until(lambda: pen.ram().held == HELD, "all is held again")
+
+
+def test_python_s_clients_see_a_pause_at_most(pen):
+    """Blocking and under trio, with a lease and in the line."""
+
+    async def with_trio(holder):
+        async with trio.open_nursery() as nursery:
+
+            async def wait():
+                all_of_them = holdingpen.lease(resources={"seat": 40}, socket=pen.path)
+                async with all_of_them as lease:
+                    await lease.shrink(seat=39)
+                    assert lease.amounts == {"seat": 1}
+
+            nursery.start_soon(wait)
+            waits = lambda: any(x.place for x in pen.status().leases)  # noqa: E731
+            await trio.to_thread.run_sync(machine.until, waits, "it waits")
+            pen.kill()
+            holder.shrink(seat=2)
+            assert holder.amounts == {"seat": 1}
+            pen.kill()
+            holder.release()
+
+    with holdingpen.lease(resources={"seat": 3}, socket=pen.path) as lease:
+        pen.kill()
+        trio.run(with_trio, lease)
+    machine.until(lambda: not pen.status().leases, "all are given back")
 
 
 def test_a_restart_of_service_and_socket_together_loses_nothing(pen):
