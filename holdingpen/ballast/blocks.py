@@ -166,11 +166,12 @@ class Pool:
         return sum(file.size for file in self.files)
 
     def find(self, name: str) -> BlockFile | None:
-        """Open a file that was left in the directory; it is not in the pool yet.
+        """Open a file that was left in the directory, and leave it as it is.
 
         Returns:
-            The file, of the size that is really occupied; None: it is none of ours,
-            but a link, or of somebody else, or has another name elsewhere.
+            The file, not in the pool yet, of the size that is really occupied; None:
+            it is none of ours, but a link, or of somebody else, or has another name
+            elsewhere.
         """
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
@@ -183,7 +184,6 @@ class Pool:
             os.close(fd)
             return None
         size = round_down(min(seen.st_size, seen.st_blocks * 512))
-        os.ftruncate(fd, size)
         return BlockFile(fd, name, size)
 
     def put(self, file: BlockFile) -> None:
@@ -315,6 +315,11 @@ class Pool:
         """Give all back."""
         while self.files:
             self.remove(self.files.pop())
+
+    def leave(self) -> None:
+        """Let go of all, as it is."""
+        while self.files:
+            os.close(self.files.pop().fd)
 
 
 def _size(file: BlockFile) -> int:

@@ -21,10 +21,20 @@ bytes are free for it from the beginning, and after each look again:
 40 MiB of 64.  A look takes 2 us for each file there, so with 10,000 files once in
 20 ms is a whole CPU: pause for 4 times what the look took, and 20 ms at least.
 
-**After a crash** the ballast is still there.  Opening finds it; it counts as `found`
-until `take` adopts it, which is free and asks no guard.  Whoever measures what is
-available must add `found`.  What leases had is cleared, and `notes` says so: what
-nobody uses becomes ballast, without being freed.
+**After a daemon's end**, by a crash or by `leave`, all of it is still there, and
+programs work on in what they have.  The next daemon finds it and says to `adopt` which
+leases go on; they have then what they had.
+
+    ballast        held, as far as the daemon before knew it; what is beyond counts as
+                   `found` until `take` adopts it, which is free and asks no guard.
+                   Whoever measures what is available must add `found`
+    file, image    the lease's, or waited for until its last user goes
+    directory      its share is freed on: `step` bytes more than is in it now.  While
+                   there is no daemon nothing is freed, and a program that writes more
+                   than a step in that pause finds the disk full
+
+What belongs to no lease is cleared, and `notes` says so: what nobody uses becomes
+ballast, without being freed.
 """
 
 from __future__ import annotations
@@ -32,17 +42,19 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from holdingpen.amounts import format_size
 from holdingpen.ballast import Piece, may_give, scratch
 from holdingpen.ballast.blocks import STEP, BlockFile, Pool, round_down, round_up
 from holdingpen.ballast.grounds import Grounds
+from holdingpen.ballast.heirs import Heir, Lent, inherited, still_due
 from holdingpen.ballast.lent import in_use, open_again
 from holdingpen.errors import Refusal, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator, Mapping
     from pathlib import Path
 
 #: Bytes that are free for a paced lease before it has used them; the most a thief
@@ -83,33 +95,6 @@ class Paced(NamedTuple):
     stolen: int
 
 
-class _Lent:
-    """What was prepared for one lease."""
-
-    def __init__(
-        self,
-        size: int,
-        file: BlockFile | None = None,
-        mounted: scratch.Scratch | None = None,
-        directory: Path | None = None,
-    ) -> None:
-        #: Bytes the lease holds.
-        self.size = size
-        #: Cut out of the pool; None: a paced directory.
-        self.file = file
-        #: Its image's file system; None: it has none.
-        self.mounted = mounted
-        #: Where the client may write.
-        self.directory = directory
-        #: Whether the file system was unmounted, at once or lazily.
-        self.left = False
-        #: Of a directory: bytes freed for it, and the most that was ever in it.
-        self.released = 0
-        self.peak = 0
-        #: Why it is not back yet: a few words.
-        self.busy = ""
-
-
 def due(kept: int, released: int, peak: int, step: int) -> int:
     """Bytes to free now, so that `released - peak <= step` still holds.
 
@@ -141,7 +126,7 @@ class DiskBallast:
     def __init__(
         self, grounds: Grounds, filesystem: FileSystemLike, hold: int, step: int
     ) -> None:
-        """Own `grounds`, and clear them; `hold` and `step` as of the function."""
+        """Own `grounds`, and find what is there; `hold` and `step` as given."""
         #: "files on ext4".
         self.kind = f"files on {filesystem.kind}"
         #: Why others may have some of it all the same; empty: they cannot.
@@ -156,19 +141,90 @@ class DiskBallast:
         self._used = filesystem.used
         self._pool = Pool(grounds.ours)
         grounds.probe(filesystem.kind)
+        grounds.find(self._pool)
+        self._hold = hold
         #: Bytes of ballast that lie there from before and count nowhere yet.
-        self.found = grounds.find(self._pool, hold)
-        #: What was found and cleared at opening: sentences for the log.
+        self.found = self._pool.size
+        #: What was found and cleared: sentences for the log.
         self.notes = grounds.notes
         # pool.size == found + held + all kept apart; guarded, as they are, by _lock
         self._held = 0
         self._apart: dict[int, int] = {}
-        self._lent: dict[int, _Lent] = {}
+        self._lent: dict[int, Lent] = {}
         self._lock = threading.Lock()
         self._closed = False
         #: Calls that are preparing or taking back; guarded by _lock as well.
         self._at_work = 0
         self._idle = threading.Condition(self._lock)
+
+    # What is there from before.
+
+    def adopt(
+        self,
+        booked: int = 0,
+        heirs: Mapping[int, Heir] = MappingProxyType({}),
+        over: Container[int] = (),
+    ) -> frozenset[int]:
+        """Go on with what a former daemon left; called once, before anything else.
+
+        Args:
+            booked: bytes of ballast that it knew to be held for no lease.
+            heirs: its leases that go on.
+            over: those that do not, and for which `back` will be called.
+
+        Returns:
+            Those of `heirs` that have what they had.
+
+        Raises:
+            Unavailable: when the disk cannot be read.
+        """
+        try:
+            kept = self._adopt_leases(heirs, over)
+            self._adopt_ballast(booked, heirs)
+        except OSError as error:
+            raise _unreadable(self._grounds.path, error) from error
+        return kept
+
+    def _adopt_leases(
+        self, heirs: Mapping[int, Heir], over: Container[int]
+    ) -> frozenset[int]:
+        left, self._grounds.left = self._grounds.left, []
+        for one in left:
+            heir = heirs.get(one.lease)
+            lent = None
+            if heir is not None and heir.kind == one.kind:
+                lent = inherited(one, heir, self._grounds)
+            elif heir is None and one.lease in over and one.lease not in self._lent:
+                lent = still_due(one, self._grounds)
+            if lent is None:
+                self._grounds.clear(one, self._pool)
+            else:
+                self._lent[one.lease] = lent
+        self._grounds.clear_mounts(
+            [x.directory for x in self._lent.values() if x.directory is not None]
+        )
+        return frozenset(self._lent.keys() & heirs.keys())
+
+    def _adopt_ballast(self, booked: int, heirs: Mapping[int, Heir]) -> None:
+        booked = round_down(booked)
+        # what is beyond the books can only have been kept for directories
+        spare = max(0, self._pool.size - booked)
+        for lease, lent in self._lent.items():
+            if lent.file is not None or lease not in heirs:
+                continue
+            drawn = round_up(heirs[lease].drawn)
+            lent.peak = self._used(self._grounds.place(lease))
+            kept = min(drawn, round_up(drawn - lent.peak - self.step), spare)
+            spare -= kept
+            lent.released = drawn - kept
+            if kept:
+                self._apart[lease] = kept
+        there = self._pool.size - sum(self._apart.values())
+        self._held = min(booked, there)
+        beyond = there - self._held
+        self.found = min(beyond, round_down(self._hold - self._held))
+        if beyond > self.found:
+            self._grounds.free(beyond - self.found, self._pool)
 
     # The purses.
 
@@ -290,7 +346,7 @@ class DiskBallast:
         with self._working():
             if lease not in self._lent:
                 file = self._cut(lease, amount, may, f"file-{lease}")
-                self._lent[lease] = _Lent(amount, file)
+                self._lent[lease] = Lent(amount, file)
 
     def prepare_image(
         self,
@@ -325,7 +381,7 @@ class DiskBallast:
                     self._return(file)
                     self._keep(lease, file.size)
                 raise
-            self._lent[lease] = _Lent(amount, file, mounted, place)
+            self._lent[lease] = Lent(amount, file, mounted, place)
         return place
 
     def prepare_directory(self, lease: int, amount: int, uid: int, gid: int) -> Path:
@@ -362,7 +418,7 @@ class DiskBallast:
         except OSError as error:
             raise Unavailable(f"cannot make {place}: {error.strerror}.") from None
         with self._lock:
-            self._lent[lease] = _Lent(amount, directory=place)
+            self._lent[lease] = Lent(amount, directory=place)
             surplus = self._apart.get(lease, 0) - round_up(amount)
             if surplus > 0:
                 self._put_back(lease, surplus)
@@ -478,6 +534,11 @@ class DiskBallast:
             stolen = max(0, lent.released - lent.peak - available)
             return Paced(used, lent.released, stolen)
 
+    def peak(self, lease: int) -> int:
+        """The most bytes that were seen in the directory of `lease`."""
+        lent = self._lent.get(lease)
+        return lent.peak if lent else 0
+
     def usable(self, lease: int) -> int:
         """Bytes that can still be written to the image of `lease`; 0: it has none."""
         lent = self._lent.get(lease)
@@ -524,7 +585,7 @@ class DiskBallast:
                     part += lent.file.size
         return part
 
-    def _end(self, lease: int, lent: _Lent) -> str:
+    def _end(self, lease: int, lent: Lent) -> str:
         """Have it back, wiped or removed; why not, if not."""
         if lent.file is None:
             lent.left = True
@@ -545,16 +606,9 @@ class DiskBallast:
 
         What is in use goes with its last user.  Closing twice is allowed.
         """
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._idle.wait_for(lambda: not self._at_work, CLOSE_WITHIN_S)
-            lent, self._lent = self._lent, {}
-            self._held = self.found = 0
-            self._apart.clear()
-            self._pool.close()
-        for lease, one in lent.items():
+        if self._closed:
+            return
+        for lease, one in self._end_with(self._pool.close).items():
             if one.file is None:
                 self._grounds.remove(lease)
                 continue
@@ -564,6 +618,29 @@ class DiskBallast:
         self._grounds.remove_own()
         self._grounds.close()
 
+    def leave(self) -> None:
+        """Let go of everything as it is: another daemon goes on with it.
+
+        Leaving or closing afterwards is allowed, and does nothing.
+        """
+        if self._closed:
+            return
+        for one in self._end_with(self._pool.leave).values():
+            if one.file is not None:
+                os.close(one.file.fd)
+        self._grounds.close()
+
+    def _end_with(self, end: Callable[[], None]) -> dict[int, Lent]:
+        """Own nothing any more, and `end` the pool; what leases have is returned."""
+        with self._lock:
+            self._closed = True
+            self._idle.wait_for(lambda: not self._at_work, CLOSE_WITHIN_S)
+            lent, self._lent = self._lent, {}
+            self._held = self.found = 0
+            self._apart.clear()
+            end()
+        return lent
+
 
 def open_disk_ballast(
     path: Path,
@@ -572,11 +649,11 @@ def open_disk_ballast(
     mounts: Path,
     step: int = PACE_STEP,
 ) -> DiskBallast:
-    """Open the ballast of one [disk.NAME], and clear what was left there.
+    """Open the ballast of one [disk.NAME]; `adopt` must be the next that is called.
 
     Args:
         path: an existing directory.
-        hold: bytes of ballast that may be kept of what is found.
+        hold: bytes of ballast that may be kept of what is found and booked nowhere.
         filesystem: that of `path`.
         mounts: directory for the mounts of this disk and no other; made when needed.
         step: bytes a paced lease may have free and unused.
@@ -589,9 +666,11 @@ def open_disk_ballast(
         return DiskBallast(grounds, filesystem, hold, step)
     except OSError as error:
         grounds.close()
-        raise Unavailable(
-            f"cannot look at the ballast in {path}: {error.strerror}."
-        ) from error
+        raise _unreadable(path, error) from error
     except BaseException:
         grounds.close()
         raise
+
+
+def _unreadable(path: Path, error: OSError) -> Unavailable:
+    return Unavailable(f"cannot look at the ballast in {path}: {error.strerror}.")

@@ -1,4 +1,4 @@
-"""The directories a disk's ballast lies in: ours alone, locked, and cleared at opening.
+"""The directories a disk's ballast lies in: ours alone, locked, and what is in them.
 
     PATH/.holdingpen/             0700, ours: nobody else gets in
         ballast-N                 held, or kept for a lease that has not got it yet
@@ -21,19 +21,32 @@ import errno
 import fcntl
 import os
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from holdingpen.amounts import format_size
 from holdingpen.ballast import scratch, trees
-from holdingpen.ballast.blocks import UNIT, Pool, fallocate, round_up
+from holdingpen.ballast.blocks import UNIT, BlockFile, Pool, fallocate
 from holdingpen.ballast.lent import in_use
 from holdingpen.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Container
 
 OURS: Final = ".holdingpen"
 LEASES: Final = ".holdingpen-leases"
 
 #: Has the blocks that show whether the file system can do what we need.
 _PROBE: Final = "probe"
+
+
+class Left(NamedTuple):
+    """What a lease had when a former daemon ended."""
+
+    lease: int
+    #: "file", "image" or "directory".
+    kind: str
+    #: As the client left it; None: a directory.
+    file: BlockFile | None
 
 
 class Grounds:
@@ -50,6 +63,8 @@ class Grounds:
         self.path = path
         #: What was found and cleared: sentences for the log.
         self.notes: list[str] = []
+        #: What was found and may go on.
+        self.left: list[Left] = []
         #: Open: PATH/.holdingpen, locked.
         self.ours = _open_locked(path / OURS)
         try:
@@ -112,54 +127,75 @@ class Grounds:
                 f"{error.strerror}. Name a directory on ext4 or xfs."
             ) from None
 
-    def find(self, pool: Pool, hold: int) -> int:
-        """Look at what is there from before: `notes` says what became of it.
+    def find(self, pool: Pool) -> None:
+        """Look at what is there from before.
 
-        Args:
-            pool: gets what may be ballast.
-            hold: bytes of it that may stay.
-
-        Returns:
-            Bytes that are in the pool now.
+        Ballast goes into `pool`, and what leases had into `left`.  What belongs to
+        nobody is cleared, and `notes` says so.
         """
         for name in _names(self.leases):
-            why = self.remove(name)
-            self._note(f"{LEASES}/{name}", why or "removed")
+            if name.isdecimal():
+                self.left.append(Left(int(name), "directory", None))
+            else:
+                self._clear_directory(name)
         for name in _names(self.ours):
             if name.startswith("gone-"):
                 why = trees.remove_moved(self.ours, name)
                 self._note(f"{OURS}/{name}", why or "removed")
             else:
                 self._find_file(pool, name)
-        surplus = round_up(pool.size - hold)
-        if surplus:
-            pool.shrink(surplus)
-            self._note("ballast", f"{format_size(surplus)} more than is held: freed")
-        if self.mounts.is_dir():
-            # of another path that this disk had: nobody else would find it
-            for place in self.mounts.iterdir():
-                if place.is_mount():
-                    self._note(str(place), "unmounted")
-                scratch.remove_directory(place)
-        return pool.size
 
     def _find_file(self, pool: Pool, name: str) -> None:
-        kind = name.partition("-")[0]
-        known = kind in ("ballast", "file", "image")
+        kind, _, lease = name.partition("-")
+        known = kind == "ballast" or (kind in ("file", "image") and lease.isdecimal())
         file = pool.find(name) if known else None
         if file is None:
             self._note(f"{OURS}/{name}", "not made by this daemon: left alone")
+        elif kind == "ballast":
+            # what has no blocks is no ballast
+            file.shrink(0)
+            pool.put(file)
+        else:
+            self.left.append(Left(int(lease), kind, file))
+
+    def clear(self, left: Left, pool: Pool) -> None:
+        """Have back what nobody goes on with: into `pool`, unless it is in use."""
+        file = left.file
+        if file is None:
+            self._clear_directory(str(left.lease))
             return
-        if kind != "ballast":
-            for place in scratch.clear(file.fd):
-                self._note(str(place), "unmounted")
-            if in_use(file.fd):
-                pool.remove(file)
-                self._note(f"{OURS}/{name}", "free when its last user is gone")
-                return
+        for place in scratch.clear(file.fd):
+            self._note(str(place), "unmounted")
+        name = f"{OURS}/{file.name}"
+        if in_use(file.fd):
+            pool.remove(file)
+            self._note(name, "free when its last user is gone")
+        else:
             file.wipe()
-            self._note(f"{OURS}/{name}", "ballast again")
-        pool.put(file)
+            pool.put(file)
+            self._note(name, "ballast again")
+
+    def _clear_directory(self, name: str) -> None:
+        self._note(f"{LEASES}/{name}", self.remove(name) or "removed")
+
+    def clear_mounts(self, but: Container[Path]) -> None:
+        """Remove all places to mount at, `but` those.
+
+        They may be of another path that this disk had: nobody else would find them.
+        """
+        if not self.mounts.is_dir():
+            return
+        for place in self.mounts.iterdir():
+            if place in but:
+                continue
+            if place.is_mount():
+                self._note(str(place), "unmounted")
+            scratch.remove_directory(place)
+
+    def free(self, surplus: int, pool: Pool) -> None:
+        """Free `surplus` bytes of the pool, which nobody wants."""
+        pool.shrink(surplus)
+        self._note("ballast", f"{format_size(surplus)} more than is held: freed")
 
     def _note(self, what: str, outcome: str) -> None:
         self.notes.append(f"{self.path}: left from before: {what}: {outcome}.")

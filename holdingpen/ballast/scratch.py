@@ -29,9 +29,11 @@ in, and when the last user leaves, the kernel takes mount and device away, wheth
 this daemon lives or not.  Until then the file is in use, which `BlockFile.is_used`
 sees.
 
-**Where it is seen.**  In the mount namespace of this daemon, and in those that get
-its mounts.  A unit with PrivateTmp=, ProtectSystem= or the like has a namespace of
-its own from which nobody gets anything: `why_not` says so.
+**Where it is seen.**  In the mount namespace of who mounts, and in those that get its
+mounts.  A unit with PrivateTmp=, ProtectSystem= or the like has a namespace of its
+own, which gets what is mounted for everybody, and from which nobody gets anything.
+There the mounter does what is said here, for everybody: see mounting.py.  Without one
+`why_not` says so.
 
 Direct I/O: else all that is written would be cached twice (measured: 300 to 1400
 MiB/s with it, 180 to 500 without).
@@ -50,6 +52,7 @@ import subprocess
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from holdingpen.ballast import mounting
 from holdingpen.errors import Unavailable
 
 #: How long mkfs may take.  It needs 10 ms; a disk under load may make it wait.
@@ -96,6 +99,8 @@ class Scratch(NamedTuple):
 
 def why_not() -> str:
     """Why none can be made here, in one sentence; empty: it can."""
+    if mounting.socket_path():
+        return mounting.why_not()
     if os.geteuid() != 0:
         return "A private file system can only be made by root."
     if not _CONTROL.exists():
@@ -109,7 +114,8 @@ def why_not() -> str:
     if alone:
         return (
             "This daemon has a mount namespace of its own, so nobody would see what "
-            "it mounts: leave PrivateTmp=, ProtectSystem= and the like out of its unit."
+            "it mounts: leave PrivateTmp=, ProtectSystem= and the like out of its "
+            f"unit, or set Environment={mounting.VARIABLE}= as the one that is shipped."
         )
     return ""
 
@@ -126,6 +132,8 @@ def make(image: int, directory: Path, uid: int, gid: int) -> Scratch:
     Raises:
         Unavailable: when that fails; nothing is mounted then, and no device used.
     """
+    if mounting.socket_path():
+        return Scratch(directory, mounting.make(image, directory, uid, gid))
     size = os.fstat(image).st_size
     if size < SIZE_MIN:
         raise _failed(directory, f"{size} bytes are too few, {SIZE_MIN} the least")
@@ -266,7 +274,13 @@ def leave(scratch: Scratch) -> None:
     """Take the mount away, or, if it is in use, let nobody new in.
 
     Whether its image is still in use is seen from the image: `BlockFile.is_used`.
+
+    Raises:
+        Unavailable: when it must be done by the mounter, and nobody could be asked.
     """
+    if mounting.socket_path():
+        mounting.leave(scratch.directory, scratch.number)
+        return
     try:
         device = os.open(f"/dev/loop{scratch.number}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -299,8 +313,15 @@ def _restore_discard(number: int) -> None:
 
 
 def remove_directory(directory: Path) -> None:
-    """Remove a place to mount at; what is mounted there is detached."""
+    """Remove a place to mount at; what is mounted there is detached.
+
+    Where that cannot be it stays: nobody gets it for a lease again.
+    """
     if directory.is_mount():
+        if mounting.socket_path():
+            with contextlib.suppress(Unavailable):
+                mounting.remove_directory(directory)
+            return
         _unmount(directory)
     with contextlib.suppress(OSError):
         directory.rmdir()
@@ -352,6 +373,8 @@ def clear(image: int) -> list[Path]:
     Returns:
         Where it was mounted.
     """
+    if mounting.socket_path():
+        return [Path(place) for place in mounting.clear(image)]
     file = os.fstat(image)
     cleared: list[Path] = []
     for entry in Path("/sys/block").glob("loop[0-9]*"):
@@ -363,6 +386,24 @@ def clear(image: int) -> list[Path]:
             cleared.append(directory)
         _detach(number)
     return cleared
+
+
+def find(image: int, directory: Path) -> Scratch | None:
+    """What was made of the file `image` before our time, to be had at `directory`.
+
+    Returns:
+        It, mounted or not (`is_mounted`); None: no device is on that file.
+    """
+    file = os.fstat(image)
+    for entry in Path("/sys/block").glob("loop[0-9]*"):
+        if (entry / "loop").is_dir() and _is_on(entry.name, file):
+            return Scratch(directory, int(entry.name.removeprefix("loop")))
+    return None
+
+
+def is_mounted(scratch: Scratch) -> bool:
+    """Whether it is where it should be."""
+    return scratch.directory in _mounts(scratch.device)
 
 
 def _is_on(name: str, file: os.stat_result) -> bool:

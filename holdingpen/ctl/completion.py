@@ -107,6 +107,7 @@ DAEMON = Level(
         ("--user", "", "a private pen of this user"),
         ("--exit-idle", "DUR", "end after so long without connections"),
         ("--check-config", "", "read the configuration and end"),
+        ("--give-back", "", "free what is still held on the disks, and end"),
         ("-v --verbose", "", "log every fact"),
         ("-h --help", "", "say how it is used"),
         _VERSION,

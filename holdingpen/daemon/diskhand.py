@@ -1,6 +1,7 @@
 """The hand of one disk: a file, a file system of the lease's own, or a directory.
 
-Ballast is taken while more than `keep` stays available to others.
+Ballast is taken while more than `keep` stays available to others.  All that lies on the
+disk outlives the daemon, and the next one goes on with what its books know.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Final
 from holdingpen.ballast import Piece
 from holdingpen.ballast.blocks import UNIT
 from holdingpen.ballast.disk import PACE_EVERY_S, DiskBallast, open_disk_ballast
+from holdingpen.ballast.heirs import Heir
 from holdingpen.core import effects as do
 from holdingpen.core.handover import AS_IS, BEST_EFFORT, Choice
 from holdingpen.core.leases import Lease
+from holdingpen.core.resources import DISK
 from holdingpen.daemon.hands import Adopted, Ready, unheard
 from holdingpen.daemon.settings import Settings
 from holdingpen.devices.filesystem import FileSystem
@@ -34,13 +37,16 @@ class DiskHand:
     wants_eye = False
     unit = UNIT
 
-    def __init__(self, word: str, settings: Settings, mounts: Path) -> None:
+    def __init__(
+        self, word: str, settings: Settings, mounts: Path, *, lasting: bool = False
+    ) -> None:
         """Open what the table [disk.`word`] says.
 
         Args:
             word: the name of the disk.
             settings: what the administrator decided.
             mounts: where its file systems are mounted, and no other disk's.
+            lasting: whether another daemon will go on with what is there at the end.
 
         Raises:
             HoldingPenError: when there is no such directory, or it is not for us.
@@ -48,6 +54,7 @@ class DiskHand:
         disk = settings.disks[word]
         self.word = word
         self._mounts = mounts
+        self._lasting = lasting
         path = Path(disk.path)
         self._filesystem = FileSystem(path)
         self.ballast: DiskBallast = open_disk_ballast(
@@ -74,7 +81,7 @@ class DiskHand:
 
     @property
     def notes(self) -> list[str]:
-        """What was found and cleared at the start."""
+        """What was found, belonged to nobody, and was cleared."""
         return [f"[disk.{self.word}]: {note}" for note in self.ballast.notes]
 
     def configure(self, settings: Settings) -> None:
@@ -84,8 +91,26 @@ class DiskHand:
     def adopt(
         self, booked: int, leases: Mapping[int, Lease], over: frozenset[int]
     ) -> Adopted | None:
-        """Nothing: what was left was cleared at opening."""
-        return None
+        """Find what lies there; what belongs to nobody is cleared.
+
+        Of leases that are over it waits for `take_back`.  What was being made ready
+        when the daemon ended is ballast again, and has to be made ready anew.
+        """
+        name = f"{DISK}.{self.word}"
+        promised = {x: one for x, one in leases.items() if name in one.dropping}
+        heirs = {
+            x: Heir(one.how[name], one.amounts[name], one.drawn.get(name, 0))
+            for x, one in leases.items()
+            if name in one.how and x not in promised
+        }
+        to_be_kept = sum(one.drawn.get(name, 0) for one in promised.values())
+        kept = self.ballast.adopt(booked + to_be_kept, heirs, over)
+        paced = tuple(x for x in kept if heirs[x].kind == "directory")
+        self._used = {x: self.ballast.peak(x) for x in paced}
+        with self._changed:
+            self._paced = paced
+            self._changed.notify()
+        return Adopted(min(booked, self.ballast.held), kept)
 
     def total(self) -> int:
         """Bytes of the file system that its users may have."""
@@ -203,11 +228,14 @@ class DiskHand:
                     self.stolen = {**self.stolen, lease: most}
 
     def close(self) -> None:
-        """Give everything back."""
+        """Give everything back, or let go of it as it is where it is to last."""
         with self._changed:
             self._closed = True
             self._paced = ()
             self._changed.notify()
+        if self._lasting:
+            self.ballast.leave()
+            return
         self.ballast.close()
         for place in (self._mounts, self._mounts.parent):
             with contextlib.suppress(OSError):

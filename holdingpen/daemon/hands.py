@@ -58,6 +58,9 @@ class Hand(Protocol):
 
         Returns:
             What is there of it; None: it took all of it along.
+
+        Raises:
+            HoldingPenError: when it cannot be looked at.
         """
 
     def total(self) -> int:
@@ -120,10 +123,10 @@ class Hand(Protocol):
 
     @property
     def notes(self) -> list[str]:
-        """What the administrator should read in the log at the start."""
+        """What the administrator should read in the log, once `adopt` was called."""
 
     def close(self) -> None:
-        """Give everything back."""
+        """Give everything back, unless another daemon is to go on with it."""
 
 
 def unheard(why: Exception) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from holdingpen import __version__, places
 from holdingpen.durations import parse_duration
 from holdingpen.errors import EXIT_USAGE, HoldingPenError
+
+#: What is to be done.
+Task = Literal["serve", "check", "give back"]
 
 
 class Options(NamedTuple):
@@ -23,16 +26,17 @@ class Options(NamedTuple):
     verbose: bool
 
 
-def parse(argv: Sequence[str] | None) -> tuple[Options, bool]:
-    """Read the command line; the flag is --check-config."""
+def parse(argv: Sequence[str] | None) -> tuple[Options, Task]:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="holdingpen",
         description="Own what this machine has, and lend it: the daemon. "
         "Runs in the foreground and logs to standard error.",
         epilog="SIGHUP reads the configuration again; a bad one changes nothing. "
-        "SIGTERM ends; leases end with it. Exit status: 0 ended as asked, 2 wrong "
-        "usage, 65 bad configuration or damaged journal, 69 something needed is not "
-        "there, 75 another daemon serves the socket or owns the journal.",
+        "SIGTERM ends; leases end with it, unless systemd keeps them for the next one. "
+        "Exit status: 0 ended as asked, 2 wrong usage, 65 bad configuration or damaged "
+        "journal, 69 something needed is not there, 75 another daemon serves the "
+        "socket or owns the journal.",
     )
     add = parser.add_argument
     add("--config", metavar="FILE", type=Path, help="default /etc/holdingpen.toml; "
@@ -43,7 +47,11 @@ def parse(argv: Sequence[str] | None) -> tuple[Options, bool]:
         "/var/lib/holdingpen; with --user ~/.local/state/holdingpen")  # fmt: skip
     add("--user", action="store_true", help="a private pen of this user")
     add("--exit-idle", metavar="DUR", help="end after so long without connections")
-    add("--check-config", action="store_true", help="read the configuration and end")
+    add("--check-config", dest="task", action="store_const", const="check",
+        default="serve", help="read the configuration and end")  # fmt: skip
+    add("--give-back", dest="task", action="store_const", const="give back",
+        help="free what a daemon that was stopped still holds on the configured disks, "
+        "and end")  # fmt: skip
     add("-v", "--verbose", action="store_true", help="log every fact")
     add("--version", action="version", version=f"holdingpen {__version__}")
     words = parser.parse_args(argv)
@@ -63,7 +71,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Options, bool]:
             idle_s,
             words.verbose,
         ),
-        words.check_config,
+        words.task,
     )
 
 

@@ -118,9 +118,6 @@ class Daemon:
         self._journal = Store.open(state, host.boot_id())
         for note in self._journal.notes:
             log(note)
-        for hand in self._hands.values():
-            for note in hand.notes:
-                log(note)
         books = replay(self._journal.batches())
         self.keeper = Keeper(
             Pen(books, self._rules(), user_name),
@@ -306,6 +303,8 @@ class Daemon:
             ledgers = books.ledgers.values()
             booked = sum(x.held for x in ledgers if x.resource == name)
             adopted = hand.adopt(booked, going_on, frozenset(over))
+            for note in hand.notes:
+                log(note)
             if adopted is not None:
                 held[name], kept[name] = adopted
         return ev.Started(self._clock(), self._host.boot_id(), conns, held, kept)
@@ -564,10 +563,23 @@ def open_hands(
     ram = RamHand(ballast, host, settings, groups, inherited=ballast.inherited)
     ram.wishes(settings)
     hands: dict[str, Hand] = {"ram": ram}
-    scratch = socket.with_name(f"{socket.name.removesuffix('.socket')}.scratch")
     for word in settings.disks:
-        hands[f"{DISK}.{word}"] = DiskHand(word, settings, scratch / word)
+        # where connections are kept leases go on, and so must what they have
+        lasting = systemd.can_keep
+        hands[f"{DISK}.{word}"] = open_disk(word, settings, socket, lasting=lasting)
     return hands
+
+
+def open_disk(
+    word: str, settings: Settings, socket: Path, *, lasting: bool = False
+) -> DiskHand:
+    """The hand of the disk `word`, whose file systems are mounted beside the socket.
+
+    Raises:
+        HoldingPenError: when the disk cannot be had.
+    """
+    scratch = socket.with_name(f"{socket.name.removesuffix('.socket')}.scratch")
+    return DiskHand(word, settings, scratch / word, lasting=lasting)
 
 
 def log(text: str, level: int = INFO) -> None:
@@ -578,10 +590,12 @@ def log(text: str, level: int = INFO) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon; returns its exit status."""
     try:
-        options, check = parse(argv)
-        if check:
+        options, task = parse(argv)
+        if task == "check":
             read_settings(options.config)
             print(f"{options.config}: good")
+        elif task == "give back":
+            return give_back(read_settings(options.config), options)
         else:
             with closing(Systemd()) as systemd:
                 _serve(options, systemd)
@@ -589,6 +603,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         log(str(why), ERROR)
         return why.exit_status
     return 0
+
+
+def give_back(settings: Settings, options: Options) -> int:
+    """Free what a daemon that has ended still holds on the disks.
+
+    Returns:
+        The exit status: that of the last disk with which it was not possible.
+    """
+    status = 0
+    for word, disk in settings.disks.items():
+        try:
+            with closing(open_disk(word, settings, where(settings, options))) as hand:
+                hand.adopt(0, {}, frozenset())
+                for note in hand.notes:
+                    print(note)
+        except HoldingPenError as why:
+            log(str(why), ERROR)
+            status = why.exit_status
+        else:
+            print(f"[disk.{word}]: nothing is held in {disk.path}")
+    return status
 
 
 def _serve(options: Options, systemd: Systemd) -> None:

@@ -38,7 +38,9 @@ def never(step: int) -> bool:
 
 def open_one(path: Path, hold: int = 2**40, step: int = 8 * MIB) -> DiskBallast:
     filesystem = FileSystem(path)
-    return open_disk_ballast(path, hold, filesystem, path / "mounts", step)
+    ballast = open_disk_ballast(path, hold, filesystem, path / "mounts", step)
+    ballast.adopt()
+    return ballast
 
 
 def occupied(path: Path) -> int:

@@ -24,7 +24,9 @@ MIB = 2**20
 
 
 def open_one(path: Path, hold: int = 2**40) -> DiskBallast:
-    return open_disk_ballast(path, hold, FileSystem(path), path / "mounts")
+    ballast = open_disk_ballast(path, hold, FileSystem(path), path / "mounts")
+    ballast.adopt()
+    return ballast
 
 
 def leave(ballast: DiskBallast) -> None:
@@ -222,8 +224,8 @@ def test_directories_of_leases_are_removed(tmp_path: Path) -> None:
         assert not (tmp_path / "mounts" / "9").exists()
         notes = [note.partition("before: ")[2] for note in ballast.notes]
         assert notes == [
-            ".holdingpen-leases/7: removed.",
             ".holdingpen/gone-8-2: removed.",
+            ".holdingpen-leases/7: removed.",
         ]
 
 

@@ -115,6 +115,7 @@ def test_ballast_of_before_is_available_until_it_is_taken_again(settings, tmp_pa
     # it is killed: nothing is given back
     fcntl.flock(first.ballast._grounds.ours, fcntl.LOCK_UN)
     with closing(DiskHand("a", settings, mounts)) as second:
+        assert second.adopt(0, {}, frozenset()) == (0, frozenset())
         assert second.ballast.found == 64 * MIB
         before = second.available()
         assert second.ballast.take(64 * MIB, always) == 64 * MIB

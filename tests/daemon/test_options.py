@@ -11,9 +11,9 @@ from holdingpen.daemon.options import Options, parse, socket_path, state_path
 
 
 def test_without_options_it_is_the_daemon_of_the_machine():
-    options, check = parse([])
+    options, task = parse([])
     defaults = Options(Path("/etc/holdingpen.toml"), None, None, False, None, False)
-    assert (defaults, False) == (options, check)
+    assert (defaults, "serve") == (options, task)
 
 
 def test_all_options(tmp_path):
@@ -21,8 +21,9 @@ def test_all_options(tmp_path):
     config.touch()
     words = f"--config {config} --socket /s --state /t --user --exit-idle 1h -v"
     expected = Options(config, "/s", "/t", True, 3600.0, True)
-    assert (expected, False) == parse(words.split())
-    assert (expected, True) == parse([*words.split(), "--check-config"])
+    assert (expected, "serve") == parse(words.split())
+    assert (expected, "check") == parse([*words.split(), "--check-config"])
+    assert (expected, "give back") == parse([*words.split(), "--give-back"])
 
 
 def test_a_private_pen_has_its_own_configuration(monkeypatch):

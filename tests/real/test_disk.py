@@ -64,7 +64,9 @@ class Disk:
     def open(self, step: int = 8 * MIB) -> DiskBallast:
         filesystem = FileSystem(self.path)
         assert (filesystem.kind, filesystem.why) == ("ext4", "")
-        return open_disk_ballast(self.path, SIZE, filesystem, self.mounts, step)
+        ballast = open_disk_ballast(self.path, SIZE, filesystem, self.mounts, step)
+        ballast.adopt()
+        return ballast
 
     @property
     def available(self) -> int:
