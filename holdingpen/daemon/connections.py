@@ -19,8 +19,7 @@ broken protocol, a silence at the start.  What limits a client:
 lease or a place in the line is kept there, and the next daemon goes on with it
 (`adopt`).  What a client says is taken out of the socket only when it was answered, so
 that the next daemon reads it again; that a request is carried out once is seen to by
-its number.  Connections with a lease on a disk are not kept, because its file system
-ends with the daemon; nor are, until they have read it, those with half a reply, because
+its number.  Connections with half a reply are not kept until they have read it, because
 the next daemon would not know the rest.
 """
 
@@ -41,7 +40,6 @@ from holdingpen import __version__
 from holdingpen.core import events as ev
 from holdingpen.core.facts import Moment, Who
 from holdingpen.core.pen import Pen
-from holdingpen.core.resources import DISK
 from holdingpen.daemon import translate
 from holdingpen.daemon.archive import Archive, records
 from holdingpen.daemon.keeper import Item, Question
@@ -140,8 +138,8 @@ class Client:
         self._groups: frozenset[int] | None = None
         #: Bytes that were read and still lie in the socket, until they are answered.
         self.owed = 0
-        #: Whether the store has it; None: it is not to.
-        self.kept: bool | None = False
+        #: Whether the store has it.
+        self.kept = False
         #: Whether it is not there only until it has read the half of a reply.
         self.half_said = False
 
@@ -428,8 +426,7 @@ class Connections:
             case wire.Acquire() | wire.Reserve() | wire.Extend():
                 if self._store is not None and not isinstance(request, wire.Extend):
                     # before it is written down: else nobody might hear what came of it
-                    disks = any(x.partition(".")[0] == DISK for x in request.amounts)
-                    self.keep(number, whole=not disks)
+                    self.keep(number)
                 try:
                     event = self._asked(client, request, at)
                 except Refusal as no:
@@ -623,7 +620,7 @@ class Connections:
                 client.kept, client.half_said = False, True
         elif client.half_said and not client.backlog_bytes:
             client.half_said = False
-            self.keep(client.number, whole=True)
+            self.keep(client.number)
 
     def _cannot_write(self, client: Client, why: OSError) -> None:
         """It is gone, or it lets descriptors pile up unread (ETOOMANYREFS)."""
@@ -636,23 +633,13 @@ class Connections:
 
     # What outlives the daemon.
 
-    def keep(self, number: int, whole: bool) -> None:
-        """Have a connection kept for the next daemon.
-
-        Args:
-            number: the connection's.
-            whole: whether all it has can outlive this one; once not, never again.
-        """
+    def keep(self, number: int) -> None:
+        """Have connection `number` kept for the next daemon."""
         client = self._by_number.get(number)
-        if self._store is None or client is None or client.kept is None:
+        if self._store is None or client is None:
             return
         try:
-            if not whole:
-                if client.kept:
-                    self._store.forget(f"c{number}")
-                    self._kept -= 1
-                client.kept = None
-            elif not client.kept:
+            if not client.kept:
                 self._store.keep(f"c{number}", client.fd)
                 client.kept = True
                 self._kept += 1

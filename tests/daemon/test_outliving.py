@@ -118,15 +118,11 @@ async def test_what_was_held_back_for_it_is_best_effort_afterwards(start, store)
     assert "restarted" in story.lease.handover_why
 
 
-async def test_what_cannot_outlive_it_is_not_kept_and_never_again(start, store):
+async def test_connections_with_a_disk_are_kept_as_all_others(start, store):
     pen = await start(store=store)
     client = await pen.client()
-    await client.ask(wire.Acquire, amounts={"ram": GIB})
+    await client.ask(wire.Acquire, amounts={"disk": GIB})
     assert list(store) == ["c1"]
-    pen.daemon.connections.keep(1, whole=False)
-    assert store == {}
-    await client.ask(wire.Acquire, amounts={"ram": GIB})
-    assert store == {}
 
 
 async def test_more_than_fit_are_said(start, store):
