@@ -188,8 +188,9 @@ class DiskBallast:
     def _adopt_leases(
         self, heirs: Mapping[int, Heir], over: Container[int]
     ) -> frozenset[int]:
-        left, self._grounds.left = self._grounds.left, []
-        for one in left:
+        left = self._grounds.left
+        while left:
+            one = left[0]
             heir = heirs.get(one.lease)
             lent = None
             if heir is not None and heir.kind == one.kind:
@@ -200,6 +201,7 @@ class DiskBallast:
                 self._grounds.clear(one, self._pool)
             else:
                 self._lent[one.lease] = lent
+            left.popleft()
         self._grounds.clear_mounts(
             [x.directory for x in self._lent.values() if x.directory is not None]
         )

@@ -20,6 +20,7 @@ import contextlib
 import errno
 import fcntl
 import os
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -63,8 +64,8 @@ class Grounds:
         self.path = path
         #: What was found and cleared: sentences for the log.
         self.notes: list[str] = []
-        #: What was found and may go on.
-        self.left: list[Left] = []
+        #: What was found and may go on; nobody has decided yet.
+        self.left: deque[Left] = deque()
         #: Open: PATH/.holdingpen, locked.
         self.ours = _open_locked(path / OURS)
         try:
@@ -208,6 +209,9 @@ class Grounds:
 
     def close(self) -> None:
         """Let go of them, as they are; another may have them now."""
+        for one in self.left:
+            if one.file is not None:
+                os.close(one.file.fd)
         os.close(self.leases)
         os.close(self.ours)
 

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 from holdingpen.core import effects as do
-from holdingpen.core.facts import Who
+from holdingpen.core.facts import Ask, Moment, Who
+from holdingpen.core.leases import Lease
 from holdingpen.daemon.diskhand import DiskHand
 from holdingpen.daemon.settings import Disk, Settings
 from holdingpen.devices.filesystem import FileSystem
 from holdingpen.errors import Unavailable
 
 MIB = 2**20
+NOW = Moment(7.0, 1007.0)
 WHO = Who(os.geteuid(), os.getegid(), os.getpid())
 
 
@@ -140,3 +142,105 @@ def test_a_directory_that_is_not_there_is_told(tmp_path):
     settings = Settings(disks={"a": Disk(str(tmp_path / "none"))})
     with pytest.raises(Unavailable, match="Make the directory"):
         DiskHand("a", settings, tmp_path / "mounts")
+
+
+# The next daemon.
+
+
+@pytest.fixture
+def reopen(hand, settings, tmp_path):
+    """The daemon of `hand` ends, and the hand of the next one is opened."""
+    opened = []
+
+    def reopen(**options: bool) -> DiskHand:
+        (opened or [hand])[-1].ballast.leave()
+        opened.append(DiskHand("a", settings, tmp_path / "mounts", **options))
+        return opened[-1]
+
+    yield reopen
+    for one in opened:
+        one.close()
+
+
+def lease(
+    how: str,
+    size: int = 16 * MIB,
+    drawn: int = 16 * MIB,
+    dropping: tuple[str, ...] = (),
+) -> Lease:
+    """Lease 5, as the books have it."""
+    known = Lease(5, Ask(1, 1, WHO, {"disk.a": size}), {}, "live", NOW)
+    known.amounts, known.drawn = {"disk.a": size}, {"disk.a": size}
+    known.how, known.dropping = {"disk.a": how}, [*dropping]
+    return known
+
+
+@pytest.mark.parametrize("how", ["file", "directory"])
+def test_a_lease_goes_on_with_what_it_has(hand, reopen, how):
+    size = 64 * MIB if how == "directory" else 16 * MIB
+    place = prepare(hand, how, size)
+    held, kept = hand.ballast.held, hand.kept
+    hand = reopen()
+    found = hand.adopt(held, {5: lease(how, size)}, frozenset())
+    assert found == (held, {5})
+    assert (hand.ballast.held, hand.kept, hand.notes) == (held, kept, [])
+    assert (5 in hand.used()) == bool(place)
+    assert hand.take_back(5, None) == sum(kept.values())
+
+
+def test_the_directory_of_a_lease_that_goes_on_is_paced(hand, settings, tmp_path):
+    hand.ballast.step = 8 * MIB
+    place = Path(prepare(hand, "directory", 64 * MIB))
+    hand.ballast.leave()
+    with closing(DiskHand("a", settings, tmp_path / "mounts")) as second:
+        second.ballast.step = 8 * MIB
+        second.adopt(0, {5: lease("directory", 64 * MIB)}, frozenset())
+        assert second.kept == {5: 56 * MIB}
+        (place / "x").write_bytes(b"x" * 16 * MIB)
+        while second.kept.get(5, 0) > 40 * MIB:
+            pass
+        assert second.used()[5] >= 16 * MIB
+
+
+@pytest.mark.parametrize("how", ["file", "directory"])
+def test_what_was_being_made_ready_is_made_ready_anew(hand, reopen, how):
+    """Its client was told nothing yet."""
+    prepare(hand, how)
+    held = 48 * MIB
+    hand = reopen()
+    promised = lease(how, dropping=("disk.a",))
+    assert hand.adopt(held, {5: promised}, frozenset()) == (held, frozenset())
+    assert len(hand.notes) == 1
+    hand.ballast.take(64 * MIB - hand.ballast.held, always)
+    prepare(hand, how)
+    assert (hand.ballast.held, *hand.kept) == (held, *([5] if how == "file" else []))
+
+
+def test_a_lease_of_other_things_is_no_heir(hand, reopen):
+    hand = reopen()
+    other = lease("paced")
+    other.how, other.amounts, other.drawn = {"ram": "paced"}, {"ram": MIB}, {"ram": MIB}
+    assert hand.adopt(64 * MIB, {5: other}, frozenset()) == (64 * MIB, frozenset())
+
+
+def test_what_a_lease_had_that_is_over_is_taken_back(hand, reopen):
+    prepare(hand, "file")
+    (piece,) = hand.lend(5, 16 * MIB, 1000)
+    hand = reopen()
+    assert hand.adopt(48 * MIB, {}, frozenset({5})) == (48 * MIB, frozenset())
+    assert hand.take_back(5, None) is None
+    os.close(piece.fd)
+    assert hand.take_back(5, None) == 16 * MIB
+    assert hand.ballast.held == 64 * MIB
+
+
+def test_closed_it_gives_everything_back_unless_it_is_to_last(hand, reopen, settings):
+    path = Path(settings.disks["a"].path)
+    lasting = reopen(lasting=True)
+    lasting.adopt(64 * MIB, {}, frozenset())
+    lasting.close()
+    assert sum(x.stat().st_size for x in path.glob(".holdingpen/*")) == 64 * MIB
+    last = reopen()
+    last.adopt(64 * MIB, {}, frozenset())
+    last.close()
+    assert [*path.iterdir()] == []
