@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from holdingpen.core import effects as do
@@ -40,11 +41,7 @@ class Ending:
             return
         for name in lease.how:
             desk.effects.append(do.TakeBack(name, lease.id))
-        ledgers = desk.books.ledgers
-        for key in lease.needs:
-            # an allotment's ledger goes with its reservation
-            if key in ledgers and ledgers[key].measured:
-                self.measure_soon(key, at)
+        self.measure_soon(lease.needs, at)
 
     def end_and_tell(
         self, at: Moment, lease: Lease, why: str, by_uid: int | None = None
@@ -80,14 +77,16 @@ class Ending:
         desk = self._desk
         desk.effects.append(desk.measuring.now(name, at.boot_s, fresh))
 
-    def measure_soon(self, key: str, at: Moment) -> None:
-        """Something of it was given back."""
+    def measure_soon(self, keys: Iterable[str], at: Moment) -> None:
+        """Something of these ledgers was given back."""
         desk = self._desk
         books = desk.books
-        ledger = books.ledgers[key]
-        if ledger.measured:
-            name = ledger.resource
-            desk.measuring.soon(name, at.boot_s)
-            if key in books.line.lanes:
-                # Mostly it is back before its connection was seen to close.
-                self.measure(name, at, fresh=False)
+        for key in keys:
+            # an allotment's ledger goes with its reservation
+            ledger = books.ledgers.get(key)
+            if ledger is not None and ledger.measured:
+                name = ledger.resource
+                desk.measuring.soon(name, at.boot_s)
+                if key in books.line.lanes:
+                    # Mostly it is back before its connection was seen to close.
+                    self.measure(name, at, fresh=False)

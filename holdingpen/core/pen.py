@@ -432,8 +432,7 @@ class Pen:
                 lease.id, event.at, event.conn, event.number, event.amounts, undrawn
             )
         )
-        for name in event.amounts:
-            self._ending.measure_soon(lease.key(name), event.at)
+        self._ending.measure_soon(map(lease.key, event.amounts), event.at)
         if lease.ask.conn != event.conn:
             told = do.TellShrunk(lease.ask.conn, 0, lease.id, lease.amounts)
             self._effects.append(told)
