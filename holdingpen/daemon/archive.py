@@ -22,7 +22,7 @@ from holdingpen.core.leases import BOOKED, Lease
 from holdingpen.core.rights import Rules
 from holdingpen.errors import HoldingPenError
 from holdingpen.journal.history import CONNECTION, RESERVATION, Given, History, Record
-from holdingpen.journal.report import Usage, report
+from holdingpen.journal.report import report
 from holdingpen.wire import messages as wire
 
 #: Seconds between two times that something is written: many at once cost 5 us each,
@@ -200,11 +200,7 @@ class Archive:
             records = history.between(request.since, now_s)
             found = report(records, request.since, now_s, live)
             return wire.Report(
-                request.id,
-                request.since,
-                now_s,
-                [_usage(user) for user in found.users],
-                _usage(found.total),
+                request.id, request.since, now_s, found.users, found.total
             )
 
         return self._ask(conn, request.id, answer)
@@ -290,18 +286,4 @@ def _told(one: Record) -> wire.LeaseInfo:
         ended_by=one.by_uid,
         kind=one.kind,
         inside=one.inside,
-    )
-
-
-def _usage(one: Usage) -> wire.Usage:
-    return wire.Usage(
-        one.uid,
-        one.used,
-        one.share,
-        one.leases,
-        one.reservations,
-        one.left,
-        one.waited_mean_s,
-        one.waited_max_s,
-        one.granted,
     )

@@ -21,31 +21,12 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 from holdingpen.journal.history import RESERVATION
+from holdingpen.wire.messages import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from holdingpen.journal.history import Record
-
-
-class Usage(Struct, frozen=True, gc=False):
-    """What one user, or everybody, had."""
-
-    #: None: everybody.
-    uid: int | None
-    #: Resource to byte-seconds or unit-seconds, > 0.
-    used: dict[str, float] = {}
-    #: Resource to the part of what everybody used, 0 to 1.
-    share: dict[str, float] = {}
-    #: Connections and reservations that were held.
-    leases: int = 0
-    reservations: int = 0
-    #: Requests that got what they asked for, and that left the line without.
-    granted: int = 0
-    left: int = 0
-    #: Seconds in the line of those granted: the mean, and the longest.
-    waited_mean_s: float = 0.0
-    waited_max_s: float = 0.0
 
 
 class ResourceUsage(Struct, frozen=True, gc=False):
@@ -182,10 +163,10 @@ def _usage(uid: int | None, counted: _Sum, total: _Sum) -> Usage:
         {name: used / total.used[name] for name, used in counted.used.items()},
         counted.leases,
         counted.reservations,
-        counted.granted,
         counted.left,
         counted.waited_s / counted.granted if counted.granted else 0.0,
         counted.waited_max_s,
+        counted.granted,
     )
 
 

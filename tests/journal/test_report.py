@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdingpen.journal.history import CONNECTION, RESERVATION, Given, Record
-from holdingpen.journal.report import Report, ResourceUsage, Usage, report
+from holdingpen.journal.report import Report, ResourceUsage, report
+from holdingpen.wire.messages import Usage
 
 ADA, BOB, EVE = 1000, 1001, 1002
 GIB = 2**30
