@@ -10,7 +10,7 @@ import errno
 import os
 from typing import Protocol
 
-from holdingpen.ballast import hugefile, pages
+from holdingpen.ballast import hugefile, mounting, pages
 from holdingpen.ballast.lent import open_again
 from holdingpen.ballast.pieces import UNIT
 from holdingpen.errors import Unavailable
@@ -109,14 +109,17 @@ def _memfd() -> int:
 def open_files() -> Files:
     """Find the best source there is.
 
-    Safe in a process with threads.  At worst it takes `hugefile.HELPER_TIMEOUT_S`;
-    it leaves no child behind.
+    Safe in a process with threads.  At worst it takes `hugefile.HELPER_TIMEOUT_S`, or
+    twice `mounting.ANSWER_S`; it leaves no child behind.
 
     Raises:
         Unavailable: when not even a memfd can be had.
     """
     try:
-        mount, noswap = hugefile.open_mount()
+        if mounting.socket_path():
+            mount, noswap = mounting.mount_huge()
+        else:
+            mount, noswap = hugefile.open_mount()
     except OSError as error:
         return _mem_files(f"No huge pages: {error.strerror}.")
     files = HugeFiles(mount, noswap=noswap)

@@ -107,11 +107,7 @@ def why_not() -> str:
         return "There are no loop devices here: /dev/loop-control is missing."
     if shutil.which(_MKFS, path=_SBIN) is None:
         return "mkfs.ext4 is not installed: apt install e2fsprogs."
-    try:
-        alone = not Path("/proc/self/ns/mnt").samefile("/proc/1/ns/mnt")
-    except OSError:
-        alone = False
-    if alone:
+    if mounting.is_apart():
         return (
             "This daemon has a mount namespace of its own, so nobody would see what "
             "it mounts: leave PrivateTmp=, ProtectSystem= and the like out of its "
@@ -315,7 +311,7 @@ def _restore_discard(number: int) -> None:
 def remove_directory(directory: Path) -> None:
     """Remove a place to mount at; what is mounted there is detached.
 
-    Where that cannot be it stays: nobody gets it for a lease again.
+    Where that cannot be, it stays; the number of a lease never comes again.
     """
     if directory.is_mount():
         if mounting.socket_path():
