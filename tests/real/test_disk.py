@@ -22,6 +22,7 @@ import pytest
 import holdingpen
 from holdingpen.ballast import scratch
 from holdingpen.ballast.disk import DiskBallast, open_disk_ballast
+from holdingpen.ballast.heirs import Heir
 from holdingpen.devices.filesystem import FileSystem
 from holdingpen.errors import Refusal, Unavailable
 
@@ -62,11 +63,16 @@ class Disk:
         self._started: list[subprocess.Popen[str]] = []
 
     def open(self, step: int = 8 * MIB) -> DiskBallast:
-        filesystem = FileSystem(self.path)
-        assert (filesystem.kind, filesystem.why) == ("ext4", "")
-        ballast = open_disk_ballast(self.path, SIZE, filesystem, self.mounts, step)
+        """A daemon that knows nothing of the one before."""
+        ballast = self.open_next(step)
         ballast.adopt()
         return ballast
+
+    def open_next(self, step: int = 8 * MIB) -> DiskBallast:
+        """A daemon that is still to be told which leases go on."""
+        filesystem = FileSystem(self.path)
+        assert (filesystem.kind, filesystem.why) == ("ext4", "")
+        return open_disk_ballast(self.path, SIZE, filesystem, self.mounts, step)
 
     @property
     def available(self) -> int:
@@ -653,3 +659,137 @@ def stay_inside_as_root(disk: Disk, place: Path) -> subprocess.Popen[str]:
     process = disk.start(program + "sys.stdin.read()", str(place))
     assert said(process) == "in"
     return process
+
+
+# A daemon whose leases go on under the next one.
+
+IMAGE = Heir("image", 32 * MIB, 32 * MIB)
+
+
+@pytest.fixture
+def with_image(disk: Disk) -> Path:
+    """Where lease 1 has an image of 32 MiB; 16 are held, and its daemon is dead."""
+    daemon = disk.start(KILLED, str(disk.path), str(disk.mounts), "used")
+    assert daemon.wait(PATIENCE_S) == -signal.SIGKILL
+    return disk.mounts / "1"
+
+
+def test_an_image_outlives_daemon_after_daemon(disk: Disk, with_image: Path) -> None:
+    before, loops = disk.available, attached()
+    keeper = stay_inside(disk, with_image, "cwd")
+    for _daemon in range(3):
+        ballast = disk.open_next()
+        assert ballast.adopt(16 * MIB, {1: IMAGE}) == {1}
+        assert (ballast.held, ballast.found) == (16 * MIB, 0)
+        assert (ballast.kept, ballast.notes) == ({1: 32 * MIB}, [])
+        assert attached() == loops
+        assert (with_image / "file").read_text() == "data"
+        assert write(disk, with_image / "more", MIB) == MIB
+        assert ballast.usable(1) > 24 * MIB
+        ballast.leave()
+    keeper.kill()
+    keeper.wait()
+    with closing(disk.open_next()) as ballast:
+        assert ballast.adopt(16 * MIB, {1: IMAGE}) == {1}
+        wait_until(lambda: ballast.back(1) == 32 * MIB)
+        assert ballast.held == 48 * MIB
+        assert disk.available >= before
+        assert not with_image.exists()
+        (piece,) = take_a_file(ballast, 48 * MIB)
+        assert os.pread(piece, 48 * MIB, 0) == bytes(48 * MIB)
+        os.close(piece)
+
+
+def take_a_file(ballast: DiskBallast, size: int) -> list[int]:
+    ballast.keep(9, size)
+    return [piece.fd for piece in ballast.lend(9, size, always)]
+
+
+def unmount(disk: Disk, place: Path) -> None:
+    subprocess.run(["umount", place], check=True)
+
+
+def mount_elsewhere(disk: Disk, place: Path) -> None:
+    (disk.home / "elsewhere").mkdir()
+    subprocess.run(["mount", "--move", place, disk.home / "elsewhere"], check=True)
+
+
+def mount_over_it(disk: Disk, place: Path) -> None:
+    """Its own file system, unmounted, and another one there."""
+    unmount(disk, place)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", place], check=True)
+
+
+def cut_the_image(disk: Disk, place: Path) -> None:
+    os.truncate(disk.path / ".holdingpen" / "image-1", 16 * MIB)
+
+
+def unlink_the_image(disk: Disk, place: Path) -> None:
+    (disk.path / ".holdingpen" / "image-1").unlink()
+
+
+DAMAGE = {unmount: 32, mount_elsewhere: 32, mount_over_it: 32, cut_the_image: 16}
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, unlink_the_image])
+def test_an_image_that_is_not_as_it_was_is_cleared(
+    disk: Disk, with_image: Path, damage: object
+) -> None:
+    assert callable(damage)
+    loops = attached()
+    damage(disk, with_image)
+    with closing(disk.open_next()) as ballast:
+        assert ballast.adopt(16 * MIB, {1: IMAGE}) == frozenset()
+        back = DAMAGE.get(damage, 0) * MIB
+        assert (ballast.held, ballast.found) == (16 * MIB, back)
+        assert (ballast.kept, ballast.back(1)) == ({}, 0)
+        assert ballast.notes
+        assert not list(disk.mounts.glob("*"))
+        assert len(attached()) == len(loops) - 1
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["asked for", "still mounted"])
+def test_an_image_that_is_busy_after_its_lease_s_end_is_waited_for(
+    disk: Disk, with_image: Path, asked: bool
+) -> None:
+    """Whether the daemon before had come to unmount it or not."""
+    keeper = stay_inside(disk, with_image, "cwd")
+    if asked:
+        first = disk.open_next()
+        first.adopt(16 * MIB, {1: IMAGE})
+        assert first.back(1) is None
+        first.leave()
+    for _daemon in range(2):
+        ballast = disk.open_next()
+        assert ballast.adopt(16 * MIB, over={1}) == frozenset()
+        assert ballast.back(1) is None
+        assert ballast.busy(1) == f"its scratch is still used by python3 ({keeper.pid})"
+        assert (ballast.held, ballast.kept) == (16 * MIB, {1: 32 * MIB})
+        assert not with_image.exists()
+        ballast.leave()
+    keeper.kill()
+    keeper.wait()
+    with closing(disk.open_next()) as ballast:
+        ballast.adopt(16 * MIB, over={1})
+        wait_until(lambda: ballast.back(1) == 32 * MIB)
+        assert (ballast.held, ballast.kept) == (48 * MIB, {})
+
+
+def test_an_image_whose_lease_ended_while_there_was_no_daemon_comes_back(
+    disk: Disk, with_image: Path
+) -> None:
+    with closing(disk.open_next()) as ballast:
+        ballast.adopt(16 * MIB, over={1})
+        assert ballast.back(1) == 32 * MIB
+        assert (ballast.held, ballast.notes) == (48 * MIB, [])
+        assert not with_image.exists()
+
+
+def test_an_image_is_closed_with_its_daemon_where_no_other_comes(
+    disk: Disk, with_image: Path
+) -> None:
+    ballast = disk.open_next()
+    ballast.adopt(16 * MIB, {1: IMAGE})
+    ballast.close()
+    assert not with_image.exists()
+    assert [path.name for path in disk.path.iterdir()] == ["lost+found"]
