@@ -135,6 +135,12 @@ class Living(RuleBasedStateMachine):
         for name, capacity in self.capacities.items():
             if capacities[name] < capacity:
                 self.lessened.add(name)
+                # who has more of it than there is cannot begin: all that he has may
+                # be reserved again
+                for number in self.told.keys() & books.leases.keys():
+                    needs = books.leases[number].needs
+                    if needs.get(name, 0) > capacities[name]:
+                        self.lessened |= needs.keys()
         self.capacities = capacities
         if books.expiries:
             assert books.expiries[0][0] > event.at.wall_s, "past its date"
