@@ -11,6 +11,8 @@ bytes of private memory and speaks, a line at a time, with whoever started it:
              touched M      so many it became
     free     freed          from now on the group's other members are fed from it
              given N        bytes they have got so far; some of these lines are lost
+    tell     given N        once more
+             spent, stuck   it has ended so: see below
     EOF                     let go of everything, and end
 
 What is touched is marked with MADV_FREE (madvise(2)), a window at a time, when the
@@ -19,6 +21,7 @@ above its memory.high.  It ends
 
     0  everything was taken
     3  it is stuck: the kernel does not take it, and the others were slowed down
+       (both are said: whoever listens then may not be its parent)
     4  its standard input was closed, or SIGTERM came
 
 and in every case memory.high is "max" before it ends.  Else the others
@@ -135,7 +138,8 @@ class Feeding:
         """Nothing is marked before the first `look`."""
         self._held = held
         self._group = group
-        self._given = 0
+        #: Bytes the others have got so far.
+        self.given = 0
         self._high_events = group.high_events()
         self._stalled_since: float | None = None
 
@@ -150,9 +154,9 @@ class Feeding:
             return EXIT_SPENT
         if lazy < WINDOW // 2 and held.marked < held.touched:
             held.mark(WINDOW - lazy)
-        if given > self._given:
+        if given > self.given:
             say(f"given {given}")
-            self._given, self._stalled_since = given, None
+            self.given, self._stalled_since = given, None
         elif high_events > self._high_events and self._group.above():
             now = time.monotonic()
             if self._stalled_since is None:
@@ -190,7 +194,7 @@ def obey(held: Held) -> bool:
 
 
 def feed(feeding: Feeding, group: Group) -> int:
-    """Feed the others until nothing is left or our parent is gone."""
+    """Feed the others until nothing is left, or nobody can ask us any more."""
     parent, either = select.poll(), select.poll()
     for poll in (parent, either):
         poll.register(0, select.POLLIN)
@@ -203,7 +207,9 @@ def feed(feeding: Feeding, group: Group) -> int:
         # a walk of 100 GiB takes 50 ms: at most a tenth of our time is for looking
         took = time.monotonic() - began
         if parent.poll(1000 * max(PAUSE_S, 9 * took)):
-            return EXIT_TOLD
+            if not os.read(0, 4096):
+                return EXIT_TOLD
+            say(f"given {feeding.given}")
         either.poll(1000 * STUCK_S)
 
 
@@ -227,7 +233,11 @@ def main(path: str, amount: int, oom_score_adj: int) -> int:
         feeding = Feeding(held, group)
         status = feeding.look()
         say("freed")
-        return feed(feeding, group) if status is None else status
+        if status is None:
+            status = feed(feeding, group)
+        if status != EXIT_TOLD:
+            say("spent" if status == EXIT_SPENT else "stuck")
+        return status
     finally:
         group.lift()
 

@@ -20,7 +20,10 @@ no marked pages left.  So it goes back to "max" when
 
 * the helper sees that they are used up, or has no parent any more;
 * the helper dies, of whatever cause: the thread that waits for it writes it;
-* the lease ends, or `SameGroup.open` finds the group of a daemon that was killed.
+* the lease ends, or `SameGroup.begin` finds the group of one that does not go on.
+
+A helper that feeds its group needs nobody.  So it outlives the daemon where somebody
+keeps its pipes: `begin` goes on with it.
 
 The helper's own code is locked in memory, for where everybody fights for memory it
 would be read from disk again while the program waits for it.  What it marks, 64 MiB
@@ -47,15 +50,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from holdingpen.amounts import format_size
 from holdingpen.ballast.leasegroup import (
-    HELPER,
     LeaseGroup,
+    Pipes,
+    kill_helper,
     number_in,
     words_in,
     write_to,
@@ -63,7 +66,9 @@ from holdingpen.ballast.leasegroup import (
 from holdingpen.errors import Refusal, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
+
+    from holdingpen.ballast.shelf import Store
 
 #: Bytes that are freed at once and touched by the helper: 2 ms.  Measured with 16 MiB
 #: beside a program that took whatever was above 25 MiB free: it got half of them.
@@ -81,6 +86,9 @@ LINUX_SPREADS_WELL = (6, 2)
 
 #: The service's slice, when it has one to itself.
 SLICE = "holdingpen.slice"
+
+#: What the names of helpers' pipes begin with, where they are kept.
+INITIAL = "g"
 
 _MEMINFO = Path("/proc/meminfo")
 _MIN_FREE = Path("/proc/sys/vm/min_free_kbytes")
@@ -149,10 +157,15 @@ class SameGroup:
     """
 
     def __init__(
-        self, base: Path, above: Iterable[Path], on_over: Callable[[int, str], None]
+        self,
+        base: Path,
+        above: Iterable[Path],
+        on_over: Callable[[int, str], None],
+        store: Store | None,
     ) -> None:
         """Use `base`, a group that is ours and has no processes in itself."""
         self._base = base
+        self._store = store
         #: The groups above it whose memory.min must cover the leases', to what they
         #: have of their own.
         leftover = number_in(base / "memory.min")
@@ -175,6 +188,7 @@ class SameGroup:
         version: int,
         paths: list[Path],
         on_over: Callable[[int, str], None] = lambda lease, how: None,
+        store: Store | None = None,
     ) -> SameGroup:
         """Find or make the group in which leases can have theirs.
 
@@ -184,7 +198,7 @@ class SameGroup:
         `daemon` in it: cgroups(7) allows none beside groups with controllers.  Where
         there is only the root group they are in `holdingpen`.
 
-        Groups that a killed daemon left are cleared.
+        `begin` must follow.
 
         Args:
             version: as in `why_not`.
@@ -192,6 +206,8 @@ class SameGroup:
             on_over: called from a thread of its own when there is nothing more to
                 hand over: with the lease, and `spent` (its program has all),
                 `stuck` or `died` (it does not, and must now compete for the rest).
+            store: keeps the pipes of helpers for the next process; None: they end
+                with this one.
 
         Raises:
             Unavailable: when there is a reason in `why_not`, or the system refuses.
@@ -206,10 +222,8 @@ class SameGroup:
                 write_to(base.parent / "cgroup.subtree_control", "+memory")
                 base.mkdir()
             write_to(base / "cgroup.subtree_control", "+memory")
-            same = cls(base, above[:-1], on_over)
+            same = cls(base, above[:-1], on_over, store)
             same._check_above()
-            same._clear()
-            same._cover()
         except OSError as error:
             raise Unavailable(
                 f"cannot make control groups in {base}: {error}. "
@@ -227,14 +241,46 @@ class SameGroup:
                     "leases that must be reclaimed. Set MemoryMin=0 there."
                 )
 
-    def _clear(self) -> None:
-        for path in self._base.glob(f"{_PREFIX}*"):
-            for pid in words_in(path / "cgroup.procs"):
-                with contextlib.suppress(OSError):
-                    command = Path(f"/proc/{pid}/cmdline").read_bytes()
-                    if HELPER.encode() in command.split(b"\0"):
-                        os.kill(int(pid), signal.SIGKILL)
-            self._retire(path)
+    def begin(
+        self, handed: Mapping[str, int], amounts: Mapping[int, int]
+    ) -> frozenset[int]:
+        """Go on with groups of a former process, and clear all others.
+
+        Args:
+            handed: names that begin with INITIAL, and descriptors; now ours.
+            amounts: of the leases that go on, the bytes that their groups held.
+
+        Returns:
+            The leases that are still fed, or have got all.
+
+        Raises:
+            Unavailable: when the system refuses.
+        """
+        handed = dict(handed)
+        for lease, amount in amounts.items():
+            path = self._base / f"{_PREFIX}{lease}"
+            told, said = _names(lease)
+            if path.is_dir() and told in handed and said in handed:
+                group = LeaseGroup(path, amount)
+                group.find(Pipes(handed.pop(told), handed.pop(said)))
+                self._leases[lease] = group
+                self._minima[lease] = number_in(path / "memory.min")
+        for name, fd in handed.items():
+            os.close(fd)
+            self._forget(name)
+        try:
+            for path in self._base.glob(f"{_PREFIX}*"):
+                if not any(path == group.path for group in self._leases.values()):
+                    kill_helper(path)
+                    self._retire(path)
+            self._cover()
+        except OSError as error:
+            raise Unavailable(
+                f"cannot look after the control groups in {self._base}: {error}."
+            ) from error
+        for lease, group in self._leases.items():
+            self._follow(lease, group)
+        return frozenset(self._leases)
 
     def prepare(self, lease: int, amount: int, give: Callable[[int], int]) -> None:
         """Fill a group for `lease` with `amount` bytes, step by step.
@@ -252,8 +298,9 @@ class SameGroup:
             Unavailable: when the group or its helper cannot be made.
         """
         amount = -(-amount // _PAGE) * _PAGE
+        group = LeaseGroup(self._base / f"{_PREFIX}{lease}", amount)
         try:
-            group = LeaseGroup(self._base / f"{_PREFIX}{lease}", amount)
+            group.make()
         except OSError as error:
             raise Unavailable(
                 f"cannot make a control group for lease {lease}: {error}"
@@ -335,9 +382,26 @@ class SameGroup:
         except Unavailable:
             self.end(lease)
             raise
+        self._keep(lease, group)
+        self._follow(lease, group)
+
+    def _follow(self, lease: int, group: LeaseGroup) -> None:
         threading.Thread(
             target=self._watch, args=(lease, group), name=f"lease {lease}", daemon=True
         ).start()
+
+    def _keep(self, lease: int, group: LeaseGroup) -> None:
+        """Have its helper outlive this process; if that fails, it does not."""
+        if self._store is None or group.pipes is None:
+            return
+        with contextlib.suppress(Unavailable):
+            for name, fd in zip(_names(lease), group.pipes, strict=True):
+                self._store.keep(name, fd, poll=False)
+
+    def _forget(self, name: str) -> None:
+        if self._store is not None:
+            with contextlib.suppress(Unavailable):
+                self._store.forget(name)
 
     def _watch(self, lease: int, group: LeaseGroup) -> None:
         how = group.follow()
@@ -368,6 +432,9 @@ class SameGroup:
             self._minima.pop(lease, None)
         if group is None:
             return
+        # first: as long as somebody has its pipe it does not end
+        for name in _names(lease):
+            self._forget(name)
         group.stop()
         self._retire(group.path)
         self._cover()
@@ -385,9 +452,10 @@ class SameGroup:
             return len(self._emptying)
 
     def close(self) -> None:
-        """End all leases' groups.  Closing twice is allowed."""
-        for lease in list(self._leases):
-            self.end(lease)
+        """End all leases' groups, but what is kept.  Closing twice is allowed."""
+        if self._store is None:
+            for lease in list(self._leases):
+                self.end(lease)
         self.sweep()
 
     def _retire(self, path: Path) -> None:
@@ -427,6 +495,11 @@ class SameGroup:
                             f"{format_size(needed)}: {error.strerror}. "
                             f"Set MemoryMin= of its unit."
                         ) from error
+
+
+def _names(lease: int) -> tuple[str, str]:
+    """What the ends of a helper's pipes are kept as."""
+    return f"{INITIAL}{lease}told", f"{INITIAL}{lease}said"
 
 
 def _floor() -> int:

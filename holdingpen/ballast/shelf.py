@@ -38,8 +38,8 @@ _HEAD: Final = struct.Struct("<QII")
 class Store(Protocol):
     """What keeps descriptors for the next process: `daemon.systemd.Systemd`."""
 
-    def keep(self, name: str, fd: int) -> None:
-        """Keep a duplicate of `fd` as `name`."""
+    def keep(self, name: str, fd: int, poll: bool = True) -> None:
+        """Keep a duplicate of `fd` as `name`; with `poll` until it hangs up."""
 
     def forget(self, name: str) -> None:
         """Close what is kept as `name`."""

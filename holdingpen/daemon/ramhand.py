@@ -7,6 +7,7 @@ never pushes anybody into reclaim, let alone the OOM killer.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -19,6 +20,7 @@ from holdingpen.ballast.lazyholder import WINDOW
 from holdingpen.ballast.ram import UNIT
 from holdingpen.ballast.reserve import ReservedBallast
 from holdingpen.ballast.samegroup import SameGroup
+from holdingpen.ballast.shelf import Store
 from holdingpen.core import effects as do
 from holdingpen.core.handover import Choice
 from holdingpen.core.leases import Lease
@@ -46,9 +48,16 @@ _OVER: Final = {"died": "lost its helper", "stuck": "stood still"}
 class Groups:
     """The control groups of leases, or why there are none."""
 
-    def __init__(self, same: SameGroup | None, why_not: str) -> None:
+    def __init__(
+        self,
+        same: SameGroup | None,
+        why_not: str,
+        handed: Mapping[str, int] | None = None,
+    ) -> None:
         self.same = same
         self.why_not = why_not
+        #: What a former daemon left of its groups' helpers.
+        self._handed = handed or {}
         self._heard: Callable[[int, str], None] = lambda lease, how: None
 
     def listen(self, heard: Callable[[int, str], None]) -> None:
@@ -58,6 +67,19 @@ class Groups:
     def over(self, lease: int, how: str) -> None:
         """For `SameGroup.open`."""
         self._heard(lease, how)
+
+    def begin(self, amounts: Mapping[int, int]) -> frozenset[int]:
+        """Go on with those that a former daemon filled, lease to bytes; the leases."""
+        handed, self._handed = self._handed, {}
+        if self.same is None:
+            for fd in handed.values():
+                os.close(fd)
+            return frozenset()
+        try:
+            return self.same.begin(handed, amounts)
+        except Unavailable as why:
+            self.same, self.why_not = None, str(why)
+            return frozenset()
 
 
 class RamHand:
@@ -127,15 +149,22 @@ class RamHand:
     def adopt(
         self, booked: int, leases: Mapping[int, Lease], over: frozenset[int]
     ) -> Adopted | None:
-        """Take up what it left; a step more is freed for each that is paced.
-
-        What a control group had still to hand over was its helper's, and ended with
-        the daemon.
-        """
+        """Take up what it left; a step more is freed for each that is paced."""
+        in_groups = {
+            x.id: x.drawn.get("ram", 0)
+            for x in leases.values()
+            if x.how.get("ram") == "group"
+        }
+        fed = self._groups.begin(in_groups)
+        self._filled |= {lease: in_groups[lease] for lease in fed}
         if not self._inherited:
             return None
         ballast, kept = self.ballast, self.ballast.kept
-        go_on = {x.id: x for x in leases.values() if x.how.get("ram") in _LASTS}
+        go_on = {
+            x.id: x
+            for x in leases.values()
+            if x.id in fed or x.how.get("ram") in _LASTS
+        }
         for lease in go_on.values():
             ballast.expect(lease.id, lease.drawn.get("ram", 0))
             if lease.how["ram"] == "paced" and kept.get(lease.id):
@@ -315,18 +344,29 @@ class RamHand:
         self.ballast.close()
 
 
-def open_groups(settings: Settings) -> Groups:
-    """The control groups of leases, where they can be had and are wanted."""
+def open_groups(
+    settings: Settings,
+    store: Store | None = None,
+    handed: Mapping[str, int] | None = None,
+) -> Groups:
+    """The control groups of leases, where they can be had and are wanted.
+
+    Args:
+        settings: what the administrator decided.
+        store: keeps the pipes of their helpers for the next daemon; None: nobody does.
+        handed: those that a former one left; closed by `Groups.begin`.
+    """
     if settings.ram_handover not in ("auto", "exact") or not settings.ram_hold:
         return Groups(
             None,
             "When this daemon started nothing was to be held back, or [ram] handover "
             "said otherwise: restart it.",
+            handed,
         )
     found = find_groups("memory", Path("/proc"), Path("/sys/fs/cgroup"))
-    groups = Groups(None, "")
+    groups = Groups(None, "", handed)
     try:
-        groups.same = SameGroup.open(found.version, found.paths, groups.over)
+        groups.same = SameGroup.open(found.version, found.paths, groups.over, store)
     except Unavailable as why:
         groups.why_not = str(why)
     return groups

@@ -20,8 +20,9 @@ from msgspec import structs
 
 from holdingpen import __version__, places
 from holdingpen.amounts import format_size
+from holdingpen.ballast import samegroup, shelf
 from holdingpen.ballast.ram import open_ram_ballast
-from holdingpen.ballast.shelf import INITIAL, Shelf
+from holdingpen.ballast.shelf import Shelf
 from holdingpen.core import effects as do
 from holdingpen.core import events as ev
 from holdingpen.core.facts import LOGIND, MACHINE, Fact, Moment, Seated
@@ -555,11 +556,11 @@ def open_hands(
     Raises:
         HoldingPenError: when one cannot be had, or not as is demanded.
     """
-    groups = None if private else open_groups(settings)
-    shelf = None
-    if systemd.can_keep:
-        shelf = Shelf(systemd, systemd.stored(INITIAL))
-    ballast = open_ram_ballast(shelf)
+    store = systemd if systemd.can_keep else None
+    left = systemd.stored(samegroup.INITIAL)
+    groups = None if private else open_groups(settings, store, left)
+    there = Shelf(store, systemd.stored(shelf.INITIAL)) if store else None
+    ballast = open_ram_ballast(there)
     ram = RamHand(ballast, host, settings, groups, inherited=ballast.inherited)
     ram.wishes(settings)
     hands: dict[str, Hand] = {"ram": ram}

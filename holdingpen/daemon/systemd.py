@@ -196,7 +196,7 @@ class Systemd:
 
     # What is kept.
 
-    def keep(self, name: str, fd: int) -> None:
+    def keep(self, name: str, fd: int, poll: bool = True) -> None:
         """Have a duplicate of `fd` kept, and handed to the next daemon as `name`.
 
         Nothing happens where there is no store.
@@ -205,12 +205,14 @@ class Systemd:
             name: 1 to 30 printable ASCII characters without blanks and colons, that
                 nothing else in the store has.
             fd: any open descriptor; systemd has it when `barrier` is through.
+            poll: whether it is thrown out when its other end hangs up.
 
         Raises:
             Unavailable: when systemd does not take it.
         """
         if self.can_keep:
-            self._tell(f"FDSTORE=1\nFDNAME={_good(name)}", fd)
+            how = "" if poll else "\nFDPOLL=0"
+            self._tell(f"FDSTORE=1\nFDNAME={_good(name)}{how}", fd)
 
     def forget(self, name: str) -> None:
         """Have everything closed that is kept as `name`, if there is anything.

@@ -48,8 +48,8 @@ def first(path):
 
 
 class FakeGroup(leasegroup.LeaseGroup):
-    def __init__(self, path, amount):
-        super().__init__(path, amount)
+    def make(self):
+        super().make()
         for name, content in {
             "memory.current": f"{CURRENT}",
             "memory.events": "low 0\nhigh 0\nmax 0\n",
@@ -58,7 +58,14 @@ class FakeGroup(leasegroup.LeaseGroup):
             "memory.swap.max": "max",
             "cgroup.procs": "",
         }.items():
-            (path / name).write_text(f"{content}\n")
+            (self.path / name).write_text(f"{content}\n")
+
+
+def fake_group(path):
+    """One that is there already."""
+    group = FakeGroup(path, AMOUNT)
+    group.make()
+    return path
 
 
 class Played:
@@ -69,6 +76,7 @@ class Played:
         self._told = threading.Event()
         self.given = []
         self.same = SameGroup.open(2, paths, self._on_over)
+        self.same.begin({}, {})
         self.service = paths[0]
 
     def _on_over(self, lease, how):
@@ -203,10 +211,11 @@ def test_the_group_for_the_leases_is_made(tmp_path, monkeypatch):
 
 def test_what_a_killed_daemon_left_is_cleared(tmp_path):
     paths = make_paths(tmp_path, {"memory_min": "900"}, {"memory_min": "1000"})
-    left = FakeGroup(paths[0] / "lease-7", AMOUNT).path
+    left = fake_group(paths[0] / "lease-7")
     (left / "memory.high").write_text("800\n")
     (left / "memory.min").write_text("900\n")
     same = SameGroup.open(2, paths)
+    assert same.begin({}, {}) == frozenset()
     assert (first(left / "memory.high"), first(left / "memory.min")) == ("max", "0")
     # the slice keeps the part that was not the leases'
     assert [first(path / "memory.min") for path in paths[:2]] == ["0", "100"]
@@ -394,7 +403,7 @@ def test_groups_above_that_may_not_be_set_must_cover_it_already(played, monkeypa
 
 class Helper:
     def __init__(self, path, amount=AMOUNT):
-        self.group = FakeGroup(path, amount).path
+        self.group = fake_group(path)
         (self.group / "memory.high").write_text("8000000\n")
         self.process = subprocess.Popen(
             [
@@ -528,3 +537,166 @@ def test_who_is_slowed_down_and_gets_nothing_is_let_go(
     now += lazyholder.STUCK_S + 0.1
     held.taken += taken
     assert feeding.look() == status
+
+
+# From one daemon to the next.
+
+
+class Store:
+    """A descriptor store."""
+
+    def __init__(self):
+        self.kept = {}
+
+    def keep(self, name, fd, poll=True):
+        # a pipe whose helper has ended says how
+        assert not poll
+        self.kept[name] = os.dup(fd)
+
+    def forget(self, name):
+        if name in self.kept:
+            os.close(self.kept.pop(name))
+
+    def handed(self):
+        return {name: os.dup(fd) for name, fd in self.kept.items()}
+
+
+@pytest.fixture
+def child():
+    with subprocess.Popen(["sleep", "60"]) as child:
+        yield child
+        child.kill()
+
+
+@pytest.fixture
+def kept(played, child):
+    """A lease whose program is fed, and whose daemon does nothing any more."""
+    played.same._store = played.store = Store()
+    # its threads are as dead as it will be
+    played.same._follow = lambda lease, group: None
+    group = played.prepared()
+    played.same.hand_over(1, child.pid)
+    played.helper = group._helper
+    yield played
+    hush(played)
+    played.helper.kill()
+    played.helper.wait()
+    for name in list(played.store.kept):
+        played.store.forget(name)
+    played.same._store = None
+
+
+class Next(Played):
+    """The next daemon's."""
+
+    def __init__(self, last, going_on):
+        self.over, self._told = [], threading.Event()
+        self.service = last.service
+        paths = [last.service, *last.service.parents[:2]]
+        self.store = last.store
+        self.same = SameGroup.open(2, paths, self._on_over, last.store)
+        self.fed = self.same.begin(last.store.handed(), going_on)
+
+
+def hush(last):
+    """The last daemon is dead: its ends of the pipes are closed."""
+    for group in last.same._leases.values():
+        for fd in group.pipes:
+            os.close(fd)
+    last.same._leases.clear()
+
+
+def test_what_is_kept_is_the_ends_of_its_pipes(kept):
+    assert set(kept.store.kept) == {"g1told", "g1said"}
+
+
+def test_a_helper_feeds_on_without_its_daemon(kept):
+    hush(kept)
+    later = Next(kept, {1: AMOUNT})
+    assert later.fed == {1}
+    assert kept.helper.poll() is None
+    assert later.same.handed(1) <= AMOUNT
+    group = kept.service / "lease-1"
+    # it is covered as before
+    assert first(kept.service / "memory.min") == first(group / "memory.min")
+    assert first(group / "memory.high") == str(CURRENT + MARGIN)
+    later.same.end(1)
+    assert kept.store.kept == {}
+    assert kept.helper.wait(PATIENCE_S) == lazyholder.EXIT_TOLD
+    assert later.nothing_left()
+
+
+def test_it_says_again_what_it_has_given(kept):
+    hush(kept)
+    later = Next(kept, {1: AMOUNT})
+    group = later.same._leases[1]
+    group.given = -1
+    os.write(group.pipes.told, b"tell\n")
+    while group.given < 0:
+        assert kept.helper.poll() is None
+
+
+def test_one_of_a_lease_that_is_over_is_ended(kept):
+    hush(kept)
+    later = Next(kept, {})
+    assert later.fed == frozenset()
+    assert kept.store.kept == {}
+    assert kept.helper.wait(PATIENCE_S) == lazyholder.EXIT_TOLD
+    assert later.nothing_left()
+
+
+def test_one_that_died_meanwhile_is_said_and_slows_nobody_down(kept):
+    hush(kept)
+    kept.helper.kill()
+    kept.helper.wait()
+    later = Next(kept, {1: AMOUNT})
+    assert later.wait_over() == [(1, "died")]
+    assert first(kept.service / "lease-1/memory.high") == "max"
+    later.same.end(1)
+
+
+@pytest.mark.parametrize("how", ["spent", "stuck"])
+def test_how_one_ended_meanwhile_is_known(kept, how):
+    hush(kept)
+    kept.helper.kill()
+    kept.helper.wait()
+    # what it would have said at its end
+    said, helper_s = os.pipe()
+    os.write(helper_s, f"given {MIB}\n{how}\n".encode())
+    os.close(helper_s)
+    kept.store.forget("g1said")
+    kept.store.kept["g1said"] = said
+    later = Next(kept, {1: AMOUNT})
+    assert later.wait_over() == [(1, how)]
+    assert later.same.handed(1) == (AMOUNT if how == "spent" else MIB)
+    later.same.end(1)
+
+
+@pytest.mark.parametrize("lost", ["g1told", "g1said"])
+def test_one_of_which_an_end_was_not_kept_is_ended(kept, lost):
+    hush(kept)
+    kept.store.forget(lost)
+    later = Next(kept, {1: AMOUNT})
+    assert later.fed == frozenset()
+    assert later.nothing_left()
+
+
+def test_a_daemon_that_ends_in_order_leaves_them(kept):
+    kept.same.close()
+    assert kept.helper.poll() is None
+    assert set(kept.store.kept) == {"g1told", "g1said"}
+
+
+def test_a_store_that_does_not_listen_costs_only_the_next_one(played, child):
+    class Deaf(Store):
+        def keep(self, name, fd, poll=True):
+            raise Unavailable("nobody listens.")
+
+        forget = keep
+
+    played.same._store = Deaf()
+    played.same._store.forget = lambda name: None
+    played.prepared()
+    played.same.hand_over(1, child.pid)
+    played.same.end(1)
+    assert played.nothing_left()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack, closing
 
 import pytest
@@ -44,6 +45,11 @@ class Same:
         if not self.hands_over:
             raise Refusal("it is gone.", "ended")
         self.done.append(("moved", lease, pid))
+
+    def begin(self, handed, amounts):
+        if self.fails is not None:
+            raise self.fails
+        return frozenset(x for x in amounts if f"g{x}told" in handed)
 
     def handed(self, lease):
         return self.got
@@ -148,7 +154,7 @@ def test_wishes_follow_whether_groups_can_be_had(hand, host):
 def test_groups_are_opened_only_where_they_are_wanted(monkeypatch):
     asked = []
 
-    def refuse(version, paths, over):
+    def refuse(version, paths, over, store):
         asked.append(version)
         raise Unavailable("version 1.")
 
@@ -415,8 +421,8 @@ def going_on(lease=5, how="paced", drawn=64 * MIB):
     return {lease: Lease(lease, ask, of, LIVE, at, at, how={"ram": how}, drawn=of)}
 
 
-def inheriting(host, ballast, same=None):
-    groups = Groups(same, "")
+def inheriting(host, ballast, same=None, **handed):
+    groups = Groups(same, "", handed)
     return RamHand(ballast, host, Settings(ram_keep=0), groups, inherited=True)
 
 
@@ -456,12 +462,34 @@ def test_what_leases_that_are_over_had_waits_to_be_taken_back(host):
         assert hand.take_back(7, None) == 32 * MIB
 
 
-def test_a_control_group_s_rest_went_with_its_helper(host, same):
-    ballast = left(host, l5=64 * MIB)
-    with closing(inheriting(host, ballast, same)) as hand:
+def test_a_control_group_whose_helper_is_there_goes_on(host, same):
+    same.got = 16 * MIB
+    with closing(inheriting(host, left(host), same, g5told=-1)) as hand:
+        found = hand.adopt(448 * MIB, going_on(how="group"), frozenset())
+        assert found == Adopted(448 * MIB, frozenset({5}))
+        assert hand.kept == {5: 48 * MIB}
+        hand.take_back(5, None)
+        assert same.done[-1] == ("ended", 5)
+
+
+@pytest.mark.parametrize("why", [None, Unavailable("no groups.")])
+def test_a_control_group_without_one_has_lost_it(host, same, why):
+    same.fails = why
+    handed = {"g5told": -1} if why else {}
+    with closing(inheriting(host, left(host), same, **handed)) as hand:
         found = hand.adopt(448 * MIB, going_on(how="group"), frozenset())
         assert found == Adopted(448 * MIB, frozenset())
         assert hand.kept == {}
+        wishes = hand.wishes(Settings(ram_hold=GIB))
+        assert (wishes["program"].method == "group") == (why is None)
+
+
+def test_a_daemon_without_groups_lets_helpers_end(host):
+    told, ours = os.pipe()
+    with closing(inheriting(host, left(host), None, g5told=ours)) as hand:
+        hand.adopt(448 * MIB, going_on(how="group"), frozenset())
+        assert os.read(told, 1) == b""
+    os.close(told)
 
 
 def test_a_program_that_has_all_of_it_has_lost_nothing(host):

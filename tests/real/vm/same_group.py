@@ -147,7 +147,9 @@ def until(met) -> bool:
 
 
 def open_same(on_over=lambda lease, how: None) -> SameGroup:
-    return SameGroup.open(*find_groups("memory", Path("/proc"), TOP), on_over)
+    same = SameGroup.open(*find_groups("memory", Path("/proc"), TOP), on_over)
+    same.begin({}, {})
+    return same
 
 
 def enter() -> None:
