@@ -150,6 +150,9 @@ def _choice(ask: Ask, name: str, choices: Choices) -> Choice:
 
 def assurance(lease: Lease, choices: Choices) -> Assurance:
     """What `lease` is promised."""
+    if lease.reservation:
+        # what it holds is held for whoever draws on it, and nobody had it handed over
+        return _NOTHING
     least = _NOTHING
     for name, amount in lease.amounts.items():
         if name not in choices:

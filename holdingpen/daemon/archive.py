@@ -17,7 +17,7 @@ from msgspec import structs
 
 from holdingpen.core.books import ENDED_MAX, Books
 from holdingpen.core.facts import Moment
-from holdingpen.core.handover import Assurance, assurance
+from holdingpen.core.handover import assurance
 from holdingpen.core.leases import BOOKED, Lease
 from holdingpen.core.rights import Rules
 from holdingpen.errors import HoldingPenError
@@ -235,7 +235,7 @@ def record(lease: Lease, rules: Rules, at: Moment | None = None) -> Record:
         # it may have outlived a boot, and one that was booked waits from its date on
         asked_s = lease.starts_wall_s or lease.asked.wall_s
         held_s, waited_s = end.wall_s - begin.wall_s, begin.wall_s - asked_s
-    sure = Assurance() if lease.reservation else assurance(lease, rules.handover)
+    sure = assurance(lease, rules.handover)
     given = [
         Given(x.at.boot_s - begin.boot_s, x.amounts) if granted else Given(0.0, {})
         for x in lease.given

@@ -350,8 +350,6 @@ def _info(
     sure = handover.assurance(lease, pen.rules.handover)
     kept = _of_one(around.kept, lease.id)
     if lease.reservation:
-        # what it holds is held for whoever draws on it, and nobody had it handed over
-        sure = handover.Assurance()
         kept = _own(pen.books, lease)
     expires = lease.until_wall_s
     if not lease.reservation and lease.granted is not None and ask.length_s is not None:

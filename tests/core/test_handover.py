@@ -1,6 +1,7 @@
 """Which promise a lease gets, and by which method it is kept."""
 
 import pytest
+from msgspec import structs
 
 from holdingpen.core.facts import Ask, Moment, Who
 from holdingpen.core.handover import (
@@ -140,3 +141,10 @@ def test_the_promise_is_the_least_of_all(
 def test_whoever_can_be_lost_by_others_says_how_much():
     for name, method in METHODS.items():
         assert (method.promise == "bounded") == (method.bound > 0), name
+
+
+def test_a_reservation_is_handed_over_to_nobody():
+    """What it holds is promised to those who draw on it, each for himself."""
+    one = lease({"ram": 4}, {"ram": 4}, {})
+    one.ask = structs.replace(one.ask, lasts_s=60.0)
+    assert assurance(one, CHOICES) == Assurance("none")
