@@ -33,7 +33,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Final
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from holdingpen.core.facts import MACHINE, Ask, Moment
 from holdingpen.core.resources import MACHINE_UNITS
@@ -139,6 +139,22 @@ class Lease(Struct, gc=False):
     def reservation(self) -> bool:
         """Whether it needs no connection once it has its place."""
         return self.ask.lasts_s is not None
+
+    @property
+    def begins_wall_s(self) -> float | None:
+        """Of a reservation, seconds since 1970: its date, or when it became live.
+
+        None: it waits to begin as soon as it can.
+        """
+        if not self.reservation or self.starts_wall_s is not None:
+            return self.starts_wall_s
+        return self.granted.wall_s if self.granted is not None else None
+
+    def by_its_date(self, at: Moment) -> Moment:
+        """A moment at which it was over, as if somebody had been there at its date."""
+        if self.until_wall_s is None or at.wall_s <= self.until_wall_s:
+            return at
+        return structs.replace(at, wall_s=self.until_wall_s)
 
     @property
     def stays(self) -> bool:

@@ -153,7 +153,7 @@ class Reserving:
         By the wall clock, because it may have outlived a boot.
         """
         unused_s = lease.unused.wall_s if lease.unused is not None else 0.0
-        return max(unused_s, _began_s(lease))
+        return max(unused_s, lease.begins_wall_s or 0.0)
 
     def _see_to_idle(self, at: Moment) -> None:
         desk = self._desk
@@ -263,15 +263,17 @@ class Reserving:
         if lease.series:
             all_of_them = (*books.leases.values(), *books.ended.values())
             numbers = [x.id for x in all_of_them if x.series == lease.series]
-        assert lease.until_wall_s is not None
+        begins_s, until_s = lease.begins_wall_s, lease.until_wall_s
+        assert begins_s is not None
+        assert until_s is not None
         self._desk.effects.append(
             do.TellReserved(
                 lease.ask.conn,
                 lease.ask.number,
                 sorted(numbers),
                 lease.amounts,
-                _began_s(lease),
-                lease.until_wall_s,
+                begins_s,
+                until_s,
             )
         )
 
@@ -357,7 +359,8 @@ class Reserving:
         if allow is None:
             refused = not_allowed(lease.ask, None, {})
         else:
-            refused = too_long(until_s - _began_s(lease), allow)
+            assert lease.begins_wall_s is not None
+            refused = too_long(until_s - lease.begins_wall_s, allow)
         if refused is None:
             clash = calendar.clash(
                 desk.books,
@@ -375,10 +378,3 @@ class Reserving:
         desk.record(fact.Extended(lease.id, event.at, until_s, *by))
         told = do.TellExtended(event.conn, event.number, lease.id, until_s)
         desk.effects.append(told)
-
-
-def _began_s(lease: Lease) -> float:
-    """Seconds since 1970: its date, or when it became live."""
-    if lease.starts_wall_s is not None:
-        return lease.starts_wall_s
-    return lease.granted.wall_s if lease.granted is not None else lease.asked.wall_s

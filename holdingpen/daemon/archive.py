@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import trio
-from msgspec import structs
 
 from holdingpen.core.books import ENDED_MAX, Books
 from holdingpen.core.facts import Moment
@@ -226,9 +225,7 @@ def record(lease: Lease, rules: Rules, at: Moment | None = None) -> Record:
     ask, granted = lease.ask, lease.granted
     end = lease.ended or at
     assert end is not None
-    if lease.until_wall_s is not None:
-        # nobody may have been there to end it at its date
-        end = structs.replace(end, wall_s=min(end.wall_s, lease.until_wall_s))
+    end = lease.by_its_date(end)
     begin = granted or end
     held_s, waited_s = end.boot_s - begin.boot_s, begin.boot_s - lease.asked.boot_s
     if lease.reservation:

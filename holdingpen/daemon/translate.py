@@ -363,7 +363,7 @@ def _info(
         amounts=lease.amounts,
         asked=lease.asked.wall_s,
         granted=lease.granted.wall_s if lease.granted else 0.0,
-        ended=_ended(lease),
+        ended=lease.by_its_date(lease.ended).wall_s if lease.ended else 0.0,
         priority=ask.priority,
         expires=expires,
         command=ask.command,
@@ -385,7 +385,7 @@ def _info(
         kept=kept,
         stolen=_of_one(around.stolen, lease.id),
         kind="reservation" if lease.reservation else "connection",
-        starts=_starts(lease),
+        starts=lease.begins_wall_s,
         inside=ask.inside,
         gid=ask.gid,
         made_by=ask.by_uid,
@@ -406,21 +406,6 @@ def _own(books: Books, lease: Lease) -> dict[str, int]:
         if part is not None and part.held:
             own[name] = part.held
     return own
-
-
-def _ended(lease: Lease) -> float:
-    """Seconds since 1970; 0: not yet.  Nobody may have been there at its date."""
-    if lease.ended is None:
-        return 0.0
-    if lease.until_wall_s is None:
-        return lease.ended.wall_s
-    return min(lease.ended.wall_s, lease.until_wall_s)
-
-
-def _starts(lease: Lease) -> float | None:
-    if not lease.reservation or lease.starts_wall_s is not None:
-        return lease.starts_wall_s
-    return lease.granted.wall_s if lease.granted else None
 
 
 def _idle_since(pen: Pen, at: Moment, lease: Lease) -> float:

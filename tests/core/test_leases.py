@@ -30,3 +30,29 @@ def test_an_exclusive_one_holds_all_of_it():
 )
 def test_an_end_is_known_of_who_started_and_said_how_long(granted, length_s, end_s):
     assert lease(granted, length_s=length_s).known_end_s == end_s
+
+
+@pytest.mark.parametrize(
+    ("lasts_s", "starts_wall_s", "granted", "begins_wall_s"),
+    [
+        (None, None, Moment(7, 1007), None),
+        (60.0, None, None, None),
+        (60.0, None, Moment(7, 1007), 1007),
+        (60.0, 1010.0, Moment(7, 1007), 1010.0),
+    ],
+)
+def test_a_reservation_begins_at_its_date_or_when_it_became_live(
+    lasts_s, starts_wall_s, granted, begins_wall_s
+):
+    one = lease(granted, lasts_s=lasts_s)
+    one.starts_wall_s = starts_wall_s
+    assert one.begins_wall_s == begins_wall_s
+
+
+@pytest.mark.parametrize(
+    ("until_wall_s", "wall_s"), [(None, 1007), (1010.0, 1007), (1006.0, 1006.0)]
+)
+def test_what_ended_while_nobody_was_there_ended_at_its_date(until_wall_s, wall_s):
+    one = lease()
+    one.until_wall_s = until_wall_s
+    assert one.by_its_date(Moment(7, 1007)) == Moment(7, wall_s)
