@@ -57,6 +57,16 @@ def test_the_program_gets_all_and_the_thief_nothing(kernel, scene, disk_mb):
     assert (out["left"], out["left_later"], out["min_above_after"]) == (1, 0, 0), out
 
 
+def test_it_goes_on_without_its_daemon_and_under_the_next(kernel):
+    (out,) = play(kernel, "polite heir")
+    assert (out["fed"], out["over"]) == ([1], [[1, "spent"]]), out
+    assert (out["client"], out["handed"]) == (CLIENT, AMOUNT), out
+    assert out["lowest"] >= AMOUNT, out
+    assert out["thief_gained"] <= COMES_AND_GOES, out
+    assert (out["high_after"], out["min_after"]) == ("max", AMOUNT), out
+    assert (out["left_later"], out["min_above_after"]) == (0, 0), out
+
+
 def test_without_a_lease_there_is_no_group(kernel):
     """What durations are compared with, in a machine whose clock says little."""
     (bare,) = play(kernel, "none bare")

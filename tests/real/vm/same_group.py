@@ -7,6 +7,7 @@ THIEF is none, polite, greedy or churn: see taker.py.  HOW is
     whole    the client takes all of its lease
     killed   half way the helper is killed
     orphan   half way the daemon is killed, and another one takes its place
+    heir     the same, and somebody has kept what the next one needs to go on
     beside   as whole, with the leases' groups beside the daemon's, in a slice
     gone     the client has ended before it is moved
     bare     there is no lease, nothing is held back, and the client takes as much
@@ -19,6 +20,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -146,9 +148,22 @@ def until(met) -> bool:
     return True
 
 
-def open_same(on_over=lambda lease, how: None) -> SameGroup:
-    same = SameGroup.open(*find_groups("memory", Path("/proc"), TOP), on_over)
-    same.begin({}, {})
+class Away:
+    """A descriptor store at the other end of a socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    def keep(self, name: str, fd: int, poll: bool = True) -> None:
+        socket.send_fds(self._socket, [name.encode()], [fd])
+
+    def forget(self, name: str) -> None:
+        pass
+
+
+def open_same(on_over=lambda lease, how: None, store=None, handed=None) -> SameGroup:
+    same = SameGroup.open(*find_groups("memory", Path("/proc"), TOP), on_over, store)
+    same.begin(handed or {}, {1: AMOUNT} if handed else {})
     return same
 
 
@@ -163,8 +178,8 @@ def enter() -> None:
     (inside if inside.exists() else OWN).joinpath("cgroup.procs").write_text("0")
 
 
-def play_daemon(pid: int) -> None:
-    same = open_same()
+def play_daemon(pid: int, store: Away | None = None) -> None:
+    same = open_same(store=store)
     ballast = open_ram_ballast()
     ballast.take(AMOUNT, lambda step: True)
     same.prepare(1, AMOUNT, ballast.drop)
@@ -201,6 +216,50 @@ def orphan() -> dict[str, object]:
     client.process.kill()
     client.process.wait()
     out["left_later"] = same.sweep()
+    return out
+
+
+def heir(thief_kind: str) -> dict[str, object]:
+    enter()
+    client = Taker("client", CLIENT)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    number_of = str(theirs.fileno())
+    daemon = subprocess.Popen(
+        [sys.executable, __file__, "daemon", str(client.process.pid), number_of],
+        stdout=subprocess.PIPE,
+        pass_fds=[theirs.fileno()],
+    )
+    daemon.stdout.readline()
+    handed = {}
+    for _ in range(2):
+        name, (fd,), _flags, _address = socket.recv_fds(ours, 100, 1)
+        handed[name.decode()] = fd
+    thief = Taker(thief_kind, 2000)
+    thief.wait_quiet()
+    had, group = thief.has_mib(), BASE / "lease-1"
+    watch(client, CLIENT // 3, group, thief)
+    daemon.kill()
+    daemon.wait()
+    out: dict[str, object] = {"kernel": os.uname().release, "how": "heir"}
+    # fed by nobody but its helper
+    client.wait(CLIENT // 2)
+    out["high"] = number(group / "memory.high")
+    over: list[tuple[int, str]] = []
+    same = open_same(lambda *it: over.append(it), Away(theirs), handed)
+    out["fed"] = list(same._leases)
+    out["lowest"], most = watch(client, CLIENT, group, thief)
+    out |= what_it_got(client)
+    out["thief_gained"] = most - had
+    until(lambda: over)
+    out["over"], out["handed"] = over, same.handed(1) // MIB
+    out["high_after"] = number(group / "memory.high")
+    out["min_after"] = number(group / "memory.min") // MIB
+    same.end(1)
+    for taker in (client, thief):
+        taker.process.kill()
+        taker.process.wait()
+    out["left_later"] = same.sweep()
+    out["min_above_after"] = number(ABOVE / "memory.min")
     return out
 
 
@@ -337,7 +396,10 @@ def scene(thief_kind: str, how: str) -> dict[str, object]:
 
 if __name__ == "__main__":
     if sys.argv[1] == "daemon":
-        play_daemon(int(sys.argv[2]))
+        sock = socket.socket(fileno=int(sys.argv[3])) if sys.argv[3:] else None
+        play_daemon(int(sys.argv[2]), Away(sock) if sock else None)
+    elif sys.argv[2] == "heir":
+        print(json.dumps(heir(sys.argv[1])), flush=True)
     elif sys.argv[2] in ("orphan", "bare"):
         play = orphan if sys.argv[2] == "orphan" else bare
         print(json.dumps(play()), flush=True)
