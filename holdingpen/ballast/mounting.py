@@ -228,16 +228,25 @@ def give(name: str, uid: int, gid: int, above: int) -> None:
 
 def why_not() -> str:
     """Why no file system can be made by it, in one sentence; empty: it can."""
-    if is_apart() and not _is_told(Path(socket_path()).parent):
+    if is_apart() and not is_told(Path(socket_path()).parent):
         return (
             "What is mounted outside of this daemon's mount namespace is not seen in "
             "it, and it would keep what is unmounted: mount --make-rshared /, and "
             "start it again."
         )
     try:
-        return _done(_ask_twice(Look())[0]).why
+        return look(socket_path())
     except Unavailable as error:
         return str(error)
+
+
+def look(place: str) -> str:
+    """What the mounter who listens at `place` says why it cannot; empty: it can.
+
+    Raises:
+        Unavailable: when nobody could be asked.
+    """
+    return _done(_ask_twice(Look(), place=place)[0]).why
 
 
 def is_apart() -> bool:
@@ -248,8 +257,12 @@ def is_apart() -> bool:
         return False
 
 
-def _is_told(directory: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> bool:
-    """Whether this namespace gets what others mount below `directory`."""
+def is_told(directory: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> bool:
+    """Whether a mount namespace of its own gets what others mount below `directory`.
+
+    Raises:
+        OSError: when `mountinfo` cannot be read.
+    """
     told, longest = True, -1
     for line in mountinfo.read_text(errors="replace").splitlines():
         # 36 35 98:0 /root /mount/point options master:1 - ext4 /dev/root options
@@ -267,14 +280,16 @@ def _done(answer: Answer) -> Done:
     return answer
 
 
-def _ask_twice(request: Request, passed: int | None = None) -> tuple[Answer, int]:
+def _ask_twice(
+    request: Request, passed: int | None = None, place: str = ""
+) -> tuple[Answer, int]:
     """For what can be done twice: the first time it may have died on it."""
     try:
-        return _ask(request, passed)
+        return _ask(request, passed, place)
     except ConnectionError:
         pass
     try:
-        return _ask(request, passed)
+        return _ask(request, passed, place)
     except ConnectionError as error:
         raise _lost(request, error) from None
 
@@ -285,8 +300,8 @@ def _lost(request: Request, error: ConnectionError) -> Unavailable:
     return Unavailable(f"{SERVICE_UNIT} did not answer {what}: {said}. {_MEND}")
 
 
-def _ask(request: Request, passed: int | None) -> tuple[Answer, int]:
-    """Ask once.
+def _ask(request: Request, passed: int | None, place: str = "") -> tuple[Answer, int]:
+    """Ask once, at `place` or where the environment says.
 
     Returns:
         The answer, and the descriptor that came along; -1: none.
@@ -295,7 +310,7 @@ def _ask(request: Request, passed: int | None) -> tuple[Answer, int]:
         Unavailable: when nobody is there, or what he says makes no sense.
         ConnectionError: when he ended before he had answered.
     """
-    place = socket_path()
+    place = place or socket_path()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as conn:
         conn.settimeout(ANSWER_S)
         try:

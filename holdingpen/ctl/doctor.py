@@ -120,10 +120,14 @@ def look(socket: str | None) -> list[Finding]:
     found += units.judge_units(systemd, daemon)
     if daemon is not None:
         held = any(disk.hold for disk in settings.disks.values())
-        found += units.judge_process(daemon, held, answer.private)
+        found += units.judge_process(daemon, answer.private)
+        refusal = _mounter(daemon)
+        found += units.judge_mounts(daemon, systemd, held, refusal)
     found += _machine(answer, settings, daemon, orders, known)
     if known:
-        for disk in survey.disks(settings, answer.held, mounts=not answer.private):
+        may = not answer.private
+        unit = systemd.service
+        for disk in survey.disks(settings, answer.held, unit, mounts=may):
             found += around.judge_disk(disk, orders)
     found += _clock_and_limits(answer, state.path, settings, daemon, systemd, orders)
     programs, here = survey.programs()
@@ -132,6 +136,15 @@ def look(socket: str | None) -> list[Finding]:
     listened = answer.code != "unavailable" or systemd.socket_listens
     left = survey.leftovers(answer.place, listened=listened)
     return found + around.judge_leftovers(left, running, answer.leases, orders)
+
+
+def _mounter(daemon: Process) -> str:
+    """Why nobody mounts for the daemon; empty: somebody does, or only root may ask."""
+    from holdingpen.ctl.checkup import ask
+
+    if os.geteuid() != 0 or not daemon.mounter or not os.path.lexists(daemon.mounter):
+        return ""
+    return ask.ask_mounter(daemon.mounter)
 
 
 def _machine(

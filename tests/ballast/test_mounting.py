@@ -213,8 +213,8 @@ def test_whether_mounts_of_others_are_seen_is_told_by_the_nearest(
 ) -> None:
     mountinfo = tmp_path / "mountinfo"
     mountinfo.write_text(MOUNTINFO.format(run=run))
-    assert mounting._is_told(Path("/run"), mountinfo) is told
-    assert mounting._is_told(Path("/srv"), mountinfo) is True
+    assert mounting.is_told(Path("/run"), mountinfo) is told
+    assert mounting.is_told(Path("/srv"), mountinfo) is True
 
 
 def test_where_they_are_not_it_is_said(
@@ -222,7 +222,7 @@ def test_where_they_are_not_it_is_said(
 ) -> None:
     """In a container whose mounts are private."""
     monkeypatch.setattr(mounting, "is_apart", lambda: True)
-    monkeypatch.setattr(mounting, "_is_told", lambda directory: False)
+    monkeypatch.setattr(mounting, "is_told", lambda directory: False)
     assert "mount --make-rshared /" in scratch.why_not()
 
 

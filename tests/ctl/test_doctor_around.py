@@ -12,6 +12,7 @@ from holdingpen.ctl.checkup.around import (
     judge_libraries,
     judge_program,
     needed,
+    shut,
 )
 from holdingpen.ctl.checkup.findings import Orders
 
@@ -44,6 +45,54 @@ DISKS = [
 @pytest.mark.parametrize(("disk", "expected"), DISKS)
 def test_what_a_disk_table_says_should_be_had(disk, expected):
     assert complaints(judge_disk(disk, ORDERS)) == [f"disk.{x}" for x in expected]
+
+
+#: What the unit that is shipped has.
+SHIPPED = {
+    "ProtectSystem": "full",
+    "ProtectHome": "read-only",
+    "PrivateTmp": "no",
+    "ReadWritePaths": "-/opt +/home/a",
+    "BindPaths": "/srv/b:/tmp/b:rbind",
+}
+SHUT = [
+    ("/scratch", {}, ""),
+    ("/var/tmp", {}, ""),
+    ("/srv/disk", {}, ""),
+    ("/home", {}, "ProtectHome=read-only"),
+    ("/home/b/c", {}, "ProtectHome=read-only"),
+    ("/root", {}, "ProtectHome=read-only"),
+    ("/homes", {}, ""),
+    ("/home/a/c", {}, ""),
+    ("/etc/disk", {}, "ProtectSystem=full"),
+    ("/etc/disk", {"ProtectSystem": "yes"}, ""),
+    ("/usr", {"ProtectSystem": "yes"}, "ProtectSystem=yes"),
+    ("/scratch", {"ProtectSystem": "strict"}, "ProtectSystem=strict"),
+    ("/opt/a", {"ProtectSystem": "strict"}, ""),
+    ("/var/tmp/a", {"PrivateTmp": "yes"}, "PrivateTmp=yes"),
+    ("/home", {"ProtectHome": "no"}, ""),
+]
+
+
+@pytest.mark.parametrize(("path", "changed", "expected"), SHUT)
+def test_what_in_a_unit_shuts_a_path_off(path, changed, expected):
+    assert shut(path, SHIPPED | changed) == expected
+
+
+def test_of_a_daemon_without_a_unit_nothing_is_shut_off():
+    assert shut("/home", {}) == ""
+
+
+MENDS = [("ProtectHome=yes", "ReadWritePaths"), ("PrivateTmp=yes", "BindPaths")]
+
+
+@pytest.mark.parametrize(("setting", "key"), MENDS)
+def test_what_opens_it_is_said(setting, key):
+    (found,) = judge_disk(DISK._replace(path="/home/a", shut=setting), ORDERS)
+    assert (found.check, found.verdict) == ("disk.shut", "wrong")
+    assert found.text.endswith(f"may not write to /home/a: its unit has {setting}")
+    edit = "systemctl edit holdingpen.service"
+    assert found.mend == f"{edit}  # [Service] {key}=/home/a"
 
 
 PROGRAMS = [

@@ -56,6 +56,7 @@ SYSTEMCTL = """\
 case "$*" in
 *holdingpen.service) echo LoadState=loaded; echo MainPID=7 ;;
 *holdingpen.socket) echo LoadState=not-found ;;
+*holdingpen-mounter.socket) echo LoadState=masked ;;
 *--user*) exit 1 ;;
 *) echo "Version=257 (257.9-1)" ;;
 esac
@@ -69,11 +70,17 @@ def systemctl(tmp_path):
     return str(program)
 
 
-def test_systemctl_is_asked_for_both_units(systemctl, tmp_path):
+def test_systemctl_is_asked_for_all_units(systemctl, tmp_path):
     units = ask.ask_systemd(private=False, booted=tmp_path, systemctl=systemctl)
     assert (units.booted, units.answered, units.version) == (True, True, 257)
     assert units.service == {"LoadState": "loaded", "MainPID": "7"}
     assert (units.installed, units.has_socket) == (True, False)
+    assert units.mounter == {"LoadState": "masked"}
+
+
+def test_who_would_mount_and_is_not_there_is_named(tmp_path):
+    place = str(tmp_path / "gone")
+    assert f"nobody at {place}: No such file" in ask.ask_mounter(place)
 
 
 def test_a_user_without_a_systemd_of_his_own(systemctl, tmp_path):
@@ -207,6 +214,8 @@ def process_tree(proc: Path) -> Path:
     write(proc / "7/cgroup", "1:name=systemd:/x\n0::/pen.slice/pen.service\n")
     fields = " ".join(str(number) for number in range(3, 40))
     write(proc / "7/stat", f"7 (a) b) {fields}")
+    write(proc / "7/environ", "A=b\0HOLDINGPEN_MOUNTER=/run/m\0")
+    write(proc / "7/mountinfo", "1 0 8:1 / / rw shared:2 master:1 - ext4 /dev/a rw\n")
     for number, ns in (("7", "mnt:[1]"), ("1", "mnt:[2]")):
         (proc / number / "ns").mkdir(parents=True)
         (proc / number / "ns/mnt").symlink_to(ns)
@@ -219,6 +228,14 @@ def test_a_process_is_read_from_proc(tmp_path):
     assert (found.pid, found.uid, found.oom_score_adj) == (7, 5, -900)
     assert (found.nofile, found.memlock_bytes) == (524288, 2**64)
     assert (found.may_lock, found.own_mounts) == (True, True)
+    assert (found.mounter, found.told) == ("/run/m", True)
+
+
+def test_a_daemon_without_a_mounter_has_none(tmp_path):
+    write(process_tree(tmp_path) / "7/environ", "A=b\0")
+    found = examine.process(7, tmp_path)
+    assert found is not None
+    assert found.mounter == ""
 
 
 def test_a_process_started_when_the_kernel_says(tmp_path):
@@ -236,6 +253,7 @@ def test_of_a_process_that_hides_itself_nothing_is_guessed(tmp_path):
     assert found is not None
     assert (found.oom_score_adj, found.own_mounts, found.nofile) == (None, None, None)
     assert (found.swap_max, found.started_s, found.may_lock) == (None, None, None)
+    assert (found.mounter, found.told) == (None, None)
 
 
 SWAPS = [("max", "max", "max"), ("0", "max", "0"), ("max", "0", "0"), ("", "", None)]
@@ -318,7 +336,9 @@ def test_disks_are_looked_at_with_what_they_promise(tmp_path):
     settings = Settings(
         disks={"a": Disk(str(tmp_path), 5, 6), "b": Disk(str(tmp_path / "gone"))}
     )
-    there, gone = survey.disks(settings, {"disk.a": 3}, mounts=True)
+    unit = {"ProtectSystem": "strict", "ReadWritePaths": str(tmp_path / "gone")}
+    there, gone = survey.disks(settings, {"disk.a": 3}, unit, mounts=True)
+    assert (there.shut, gone.shut) == ("ProtectSystem=strict", "")
     assert (there.name, there.hold, there.keep, there.held) == ("a", 5, 6, 3)
     assert there.there
     assert there.total >= there.available > 0

@@ -2,10 +2,11 @@
 
 import pytest
 
-from holdingpen.ctl.checkup.findings import Orders
+from holdingpen.ctl.checkup.findings import OK, Orders
 from holdingpen.ctl.checkup.units import (
     Process,
     Units,
+    judge_mounts,
     judge_process,
     judge_units,
     orders,
@@ -130,25 +131,102 @@ def test_whoever_has_systemd_listen_is_not_beside_it():
 
 
 PROCESSES = [
-    (DAEMON, True, []),
-    (DAEMON._replace(oom_score_adj=-1000), True, []),
-    (DAEMON._replace(oom_score_adj=0), True, ["oom wrong"]),
-    (DAEMON._replace(oom_score_adj=None), True, ["oom unchecked"]),
-    (DAEMON._replace(own_mounts=True), True, ["mounts wrong"]),
-    (DAEMON._replace(own_mounts=True), False, ["mounts hint"]),
-    (DAEMON._replace(own_mounts=None), True, ["mounts unchecked"]),
-    (DAEMON._replace(own_mounts=None), False, []),
+    (DAEMON, []),
+    (DAEMON._replace(oom_score_adj=-1000), []),
+    (DAEMON._replace(oom_score_adj=0), ["oom wrong"]),
+    (DAEMON._replace(oom_score_adj=None), ["oom unchecked"]),
 ]
 
 
-@pytest.mark.parametrize(("daemon", "disks_held", "expected"), PROCESSES)
-def test_how_the_kernel_should_treat_the_daemon(daemon, disks_held, expected):
-    found = judge_process(daemon, disks_held, private=False)
+@pytest.mark.parametrize(("daemon", "expected"), PROCESSES)
+def test_how_the_kernel_should_treat_the_daemon(daemon, expected):
+    found = judge_process(daemon, private=False)
     assert complaints(found) == [f"systemd.{x}" for x in expected]
 
 
 def test_nothing_of_that_is_asked_of_a_private_daemon():
-    assert judge_process(DAEMON._replace(oom_score_adj=0), True, private=True) == []
+    assert judge_process(DAEMON._replace(oom_score_adj=0), private=True) == []
+
+
+APART = DAEMON._replace(own_mounts=True, mounter="/run/holdingpen-mounter.socket")
+MOUNTER = GOOD._replace(mounter=SOCKET)
+THEN = " && systemctl restart holdingpen.service"
+MOUNTS = [
+    (DAEMON, GOOD, "everybody sees the file systems it mounts", ""),
+    (APART, MOUNTER, "mounts for it, where everybody sees it", ""),
+    (
+        APART._replace(mounter=""),
+        MOUNTER,
+        "nobody mounts for it",
+        "systemctl edit holdingpen.service  # [Service] "
+        "Environment=HOLDINGPEN_MOUNTER=/run/holdingpen-mounter.socket",
+    ),
+    (
+        APART._replace(told=False),
+        MOUNTER,
+        "is not seen in its mount namespace",
+        f"mount --make-rshared /{THEN}",
+    ),
+    (
+        APART,
+        GOOD,
+        "there is no holdingpen-mounter.socket",
+        "cp systemd/holdingpen-mounter.* /etc/systemd/system/; "
+        "systemctl daemon-reload; "
+        f"systemctl enable --now holdingpen-mounter.socket{THEN}",
+    ),
+    (
+        APART,
+        GOOD._replace(mounter=SOCKET | {"LoadState": "masked"}),
+        "holdingpen-mounter.socket is masked: no file systems for leases",
+        "systemctl unmask holdingpen-mounter.socket; "
+        f"systemctl start holdingpen-mounter.socket{THEN}",
+    ),
+    (
+        APART,
+        GOOD._replace(mounter=SOCKET | {"ActiveState": "failed"}),
+        "holdingpen-mounter.socket is failed: no file systems for leases",
+        f"systemctl start holdingpen-mounter.socket{THEN}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("daemon", "units", "text", "mend"), MOUNTS)
+def test_who_mounts_for_leases_and_what_mends_it(daemon, units, text, mend):
+    (found,) = judge_mounts(daemon, units, True, "")
+    assert text in found.text
+    assert found.mend == mend
+    assert (found.verdict == OK) is (mend == "")
+
+
+def test_a_mounter_that_does_not_answer_is_quoted():
+    (found,) = judge_mounts(APART, MOUNTER, True, "It did not answer in 40 s.")
+    assert found.text.startswith("It did not answer in 40 s: no file systems")
+    assert found.mend == "journalctl -u holdingpen-mounter.service -n 30"
+
+
+UNSEEN = [
+    DAEMON._replace(own_mounts=None),
+    APART._replace(mounter=None),
+    APART._replace(told=None),
+]
+
+
+@pytest.mark.parametrize("daemon", UNSEEN)
+def test_where_it_mounts_is_root_s_to_see(daemon):
+    assert complaints(judge_mounts(daemon, MOUNTER, True, "")) == [
+        "systemd.mounts unchecked"
+    ]
+    assert judge_mounts(daemon, MOUNTER, False, "") == []
+
+
+def test_without_disks_it_is_a_hint_that_nobody_would_mount():
+    found = judge_mounts(APART._replace(mounter=""), MOUNTER, False, "")
+    assert complaints(found) == ["systemd.mounts hint"]
+
+
+def test_a_private_daemon_mounts_nothing():
+    assert judge_mounts(APART, GOOD._replace(private=True), True, "") == []
 
 
 PLACE = "/run/holdingpen.socket"

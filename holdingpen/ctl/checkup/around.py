@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from holdingpen.amounts import format_size
 from holdingpen.ctl.checkup.findings import Finding, Orders, hint, ok, wrong
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 class Disk(NamedTuple):
@@ -37,6 +38,43 @@ class Disk(NamedTuple):
     loop: bool = True
     #: Whether the daemon may mount at all.
     mounts: bool = True
+    #: The setting of the unit that keeps the daemon from it; empty: none does.
+    shut: str = ""
+
+
+#: What `ProtectSystem=` of systemd.exec(5) makes read-only, and what ProtectHome= does.
+_SYSTEM: Final = {
+    "yes": ("/usr", "/boot", "/efi"),
+    "full": ("/usr", "/boot", "/efi", "/etc"),
+    "strict": ("/",),
+}
+_HOMES: Final = ("/home", "/root", "/run/user")
+_TMP: Final = ("/tmp", "/var/tmp")  # noqa: S108 (nothing is written there)
+
+
+def shut(path: str, unit: Mapping[str, str]) -> str:
+    """The setting that keeps a daemon from writing below `path`; empty: none does.
+
+    Args:
+        path: absolute, without links.
+        unit: properties of its unit, as systemctl shows them.
+    """
+    place = PurePath(path)
+    opened = f"{unit.get('ReadWritePaths', '')} {unit.get('BindPaths', '')}".split()
+    if _is_below(place, [word.lstrip("-+").partition(":")[0] for word in opened]):
+        return ""
+    if unit.get("PrivateTmp", "no") != "no" and _is_below(place, _TMP):
+        return f"PrivateTmp={unit['PrivateTmp']}"
+    if unit.get("ProtectHome", "no") != "no" and _is_below(place, _HOMES):
+        return f"ProtectHome={unit['ProtectHome']}"
+    system = unit.get("ProtectSystem", "no")
+    if _is_below(place, _SYSTEM.get(system, ())):
+        return f"ProtectSystem={system}"
+    return ""
+
+
+def _is_below(place: PurePath, above: Iterable[str]) -> bool:
+    return any(place.is_relative_to(one) for one in above)
 
 
 def judge_disk(disk: Disk, orders: Orders) -> list[Finding]:
@@ -48,6 +86,12 @@ def judge_disk(disk: Disk, orders: Orders) -> list[Finding]:
     if not disk.there:
         text = f"{word}: there is no directory {disk.path}: the daemon does not start"
         return [wrong("disk.path", text, f"mkdir -p {disk.path}")]
+    if disk.shut:
+        text = f"{word}: the daemon may not write to {disk.path}: its unit has "
+        # what lies in a private /tmp must come from outside
+        key = "BindPaths" if disk.shut.startswith("PrivateTmp") else "ReadWritePaths"
+        mend = orders.unit(f"[Service] {key}={disk.path}")
+        return [wrong("disk.shut", f"{text}{disk.shut}", mend)]
     said = [_promise(disk, word), *_space(disk, word, orders)]
     if disk.hold and disk.mounts:
         if not disk.mkfs:

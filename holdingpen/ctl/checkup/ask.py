@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from holdingpen import places
+from holdingpen.ballast import mounting
+from holdingpen.ballast.mounting import SOCKET_UNIT
 from holdingpen.client.blocking import Connection
 from holdingpen.client.finding import dial
 from holdingpen.ctl.checkup.service import SILENT, Answer
@@ -29,7 +31,8 @@ _SHOWN: Final = (
     "LoadState ActiveState SubState UnitFileState NeedDaemonReload Result "
     "NRestarts MainPID "
     "FileDescriptorStoreMax NFileDescriptorStore FileDescriptorStorePreserve "
-    "LimitNOFILE WatchdogUSec Slice StartLimitIntervalUSec"
+    "LimitNOFILE WatchdogUSec Slice StartLimitIntervalUSec "
+    "ProtectSystem ProtectHome PrivateTmp ReadWritePaths BindPaths"
 )
 
 
@@ -91,6 +94,15 @@ def _peer(fd: int) -> tuple[int, int]:
     return pid, uid
 
 
+def ask_mounter(place: str) -> str:
+    """Why nobody answers who would mount for the daemon; empty: somebody does."""
+    try:
+        mounting.look(place)
+    except Unavailable as why:
+        return str(why)
+    return ""
+
+
 def command_line(pid: int, proc: Path = Path("/proc")) -> Daemon:
     """What the command line of a daemon says; nothing, if it cannot be read."""
     parser = argparse.ArgumentParser(
@@ -141,12 +153,15 @@ def ask_systemd(
     wanted = f"--property={','.join(_SHOWN.split())}"
     service = _show([*words, wanted, SERVICE], answer_s)
     door = _show([*words, wanted, SOCKET], answer_s)
+    # a user's daemon has none
+    mounter = {} if private else _show([*words, wanted, SOCKET_UNIT], answer_s)
     number = re.search(r"\d+", manager.get("Version", ""))
     return Units(
         version=int(number[0]) if number else 0,
-        answered=service is not None and door is not None,
+        answered=None not in (service, door, mounter),
         service=service or {},
         socket=door or {},
+        mounter=mounter or {},
         private=private,
     )
 

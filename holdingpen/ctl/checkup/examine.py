@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from holdingpen import places
+from holdingpen.ballast.mounting import VARIABLE, is_told
 from holdingpen.ctl import terminal
 from holdingpen.ctl.checkup.service import Config, Door, Person, State
 from holdingpen.ctl.checkup.units import Process
@@ -201,12 +202,32 @@ def process(pid: int, proc: Path = Path("/proc")) -> Process | None:
         bool(int(caps[1], 16) >> _IPC_LOCK & 1) if caps else None,
         swap_max(here),
         _started_s(here),
+        _mounter(here),
+        _told(here),
     )
 
 
 def _own_mounts(here: Path, proc: Path) -> bool | None:
     try:
         return (here / "ns/mnt").readlink() != (proc / "1/ns/mnt").readlink()
+    except OSError:
+        return None
+
+
+def _mounter(here: Path) -> str | None:
+    """Where its mounter listens, as its environment says; empty: it has none."""
+    try:
+        words = (here / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    prefix = f"{VARIABLE}=".encode()
+    found = [word for word in words if word.startswith(prefix)]
+    return os.fsdecode(found[0].removeprefix(prefix)) if found else ""
+
+
+def _told(here: Path) -> bool | None:
+    try:
+        return is_told(Path(places.system_socket()).parent, here / "mountinfo")
     except OSError:
         return None
 

@@ -174,13 +174,18 @@ def _zone(root: Path) -> tuple[str, bool]:
 
 
 def disks(
-    settings: Settings, held: Mapping[str, int], *, mounts: bool
+    settings: Settings,
+    held: Mapping[str, int],
+    unit: Mapping[str, str],
+    *,
+    mounts: bool,
 ) -> list[around.Disk]:
     """What there is at each [disk.NAME].
 
     Args:
         settings: what the administrator decided.
         held: resource to ballast of the daemon in bytes.
+        unit: what systemctl shows of the daemon's unit.
         mounts: whether the daemon may mount.
     """
     from holdingpen.devices.filesystem import FileSystem
@@ -198,6 +203,7 @@ def disks(
             held=held.get(f"disk.{name}", 0),
             mkfs=mkfs,
             loop=loop,
+            shut=around.shut(os.path.realpath(disk.path), unit),
             mounts=mounts,
         )
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from holdingpen.ballast.mounting import SERVICE_UNIT, SOCKET_UNIT, VARIABLE
 from holdingpen.ctl.checkup.findings import (
     Finding,
     Orders,
@@ -44,6 +45,7 @@ class Units(NamedTuple):
     #: Property to value, of each unit.
     service: Mapping[str, str] = {}
     socket: Mapping[str, str] = {}
+    mounter: Mapping[str, str] = {}
     #: Whether they are those of the user's own systemd.
     private: bool = False
 
@@ -90,6 +92,10 @@ class Process(NamedTuple):
     swap_max: str | None = "0"
     #: Seconds since 1970 when it started, as the clock goes now.
     started_s: float | None = None
+    #: The socket of who mounts for it, in its environment; empty: nobody does.
+    mounter: str | None = ""
+    #: Whether it sees what is mounted for it in a namespace that is not its own.
+    told: bool | None = True
 
 
 def judge_units(units: Units, daemon: Process | None) -> list[Finding]:
@@ -269,35 +275,68 @@ def orders(units: Units, pid: int, place: str) -> Orders:
     return Orders(start, f"kill {pid} && {start}", f"kill -HUP {pid}", "")
 
 
-def judge_process(daemon: Process, disks_held: bool, private: bool) -> list[Finding]:
+def judge_process(daemon: Process, private: bool) -> list[Finding]:
     """Whether the kernel treats the daemon as its unit means it to.
 
     Args:
         daemon: its process.
-        disks_held: whether file systems of leases are to be mounted.
         private: whether it is somebody's own, who may set none of this.
     """
     if private:
         return []
-    said, check = [], "systemd.oom"
-    score = daemon.oom_score_adj
+    check, score = "systemd.oom", daemon.oom_score_adj
     if score is None:
-        said.append(unchecked(check, "the daemon's oom_score_adj"))
-    elif score > OOM_SCORE:
+        return [unchecked(check, "the daemon's oom_score_adj")]
+    if score > OOM_SCORE:
         text = f"when memory runs out it is killed early: oom_score_adj is {score}"
-        mend = f"choom -n {OOM_SCORE} -p {daemon.pid}"
-        said.append(wrong(check, text, mend))
-    else:
-        said.append(ok(check, f"others are killed before it: oom_score_adj {score}"))
+        return [wrong(check, text, f"choom -n {OOM_SCORE} -p {daemon.pid}")]
+    return [ok(check, f"others are killed before it: oom_score_adj {score}")]
+
+
+def judge_mounts(
+    daemon: Process, units: Units, disks_held: bool, refusal: str
+) -> list[Finding]:
+    """Whether what is mounted for leases is seen by everybody.
+
+    Args:
+        daemon: its process.
+        units: what systemctl shows.
+        disks_held: whether file systems of leases are to be mounted.
+        refusal: why the mounter does not answer; empty: it does, or was not asked.
+    """
+    if units.private:
+        return []
     check = "systemd.mounts"
-    if daemon.own_mounts is None:
-        if disks_held:
-            said.append(unchecked(check, "the daemon's mount namespace"))
-    elif daemon.own_mounts:
-        text = "it has a mount namespace of its own: nobody sees what it mounts"
-        mend = f"systemctl edit {SERVICE}  # drop PrivateTmp=, ProtectSystem= and such"
+    if daemon.own_mounts is None or daemon.mounter is None or daemon.told is None:
+        what = "the daemon's mount namespace"
+        return [unchecked(check, what)] if disks_held else []
+    if not daemon.own_mounts:
+        return [ok(check, "everybody sees the file systems it mounts")]
+    ctl, then = units.systemctl, f"{units.systemctl} restart {SERVICE}"
+    if not daemon.mounter:
+        text = "it has a mount namespace of its own, and nobody mounts for it: "
+        mend = f"{ctl} edit {SERVICE}  # [Service] "
+        mend += f"Environment={VARIABLE}=/run/{SOCKET_UNIT}"
         found = wrong if disks_held else hint
-        said.append(found(check, text, mend))
-    else:
-        said.append(ok(check, "everybody sees the file systems it mounts"))
-    return said
+        return [found(check, f"{text}nobody sees what it mounts", mend)]
+    if not daemon.told:
+        text = "what is mounted for it is not seen in its mount namespace"
+        return [wrong(check, text, f"mount --make-rshared / && {then}")]
+    less = "no file systems for leases, no huge pages for ballast"
+    state = units.mounter.get("LoadState", "not-found")
+    if state == "not-found":
+        text = f"there is no {SOCKET_UNIT}: {less}"
+        mend = "cp systemd/holdingpen-mounter.* /etc/systemd/system/; "
+        mend += f"{ctl} daemon-reload; {ctl} enable --now {SOCKET_UNIT} && {then}"
+        return [wrong(check, text, mend)]
+    if state == "masked":
+        text = f"{SOCKET_UNIT} is masked: {less}"
+        mend = f"{ctl} unmask {SOCKET_UNIT}; {ctl} start {SOCKET_UNIT} && {then}"
+        return [wrong(check, text, mend)]
+    if units.mounter.get("ActiveState") != "active":
+        text = f"{SOCKET_UNIT} is {units.mounter.get('ActiveState')}: {less}"
+        return [wrong(check, text, f"{ctl} start {SOCKET_UNIT} && {then}")]
+    if refusal:
+        mend = f"journalctl -u {SERVICE_UNIT} -n 30"
+        return [wrong(check, f"{refusal.rstrip('.')}: {less}", mend)]
+    return [ok(check, f"{SERVICE_UNIT} mounts for it, where everybody sees it")]
