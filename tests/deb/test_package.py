@@ -27,6 +27,7 @@ def _load(name: str, path: Path) -> ModuleType:
 
 trees = _load("trees", _HERE / "trees.py")
 machine = _load("booted", _HERE.parent / "systemd" / "machine.py")
+worker = _load("worker", _HERE.parent / "systemd" / "worker.py")
 
 pytestmark = [pytest.mark.real, pytest.mark.slow]
 
@@ -220,6 +221,43 @@ def test_an_upgrade_loses_no_lease_and_no_reservation(installed, later):
     assert installed.run("systemctl", "is-active", "held").strip() == "active"
     assert number in after
     installed.run("gatekeeper", "--require", "true")
+
+
+def test_an_upgrade_under_load_is_a_pause(installed, later):
+    """For who has a lease, who waits and who keeps asking: 20 clients."""
+    path = installed.outside("/run/holdingpen.socket")
+    workers = [worker.Worker(path, {"ram": worker.MIB}) for _ in range(15)]
+    machine.until(lambda: all(x.granted for x in workers), "they have a lease")
+    workers += [worker.Worker(path, {"machine": 1}) for _ in range(5)]
+    machine.until(lambda: all(x.lease for x in workers), "and these a place")
+    before = {x.lease for x in workers}
+    installed.install(later)
+    then = [len(x.answered) for x in workers]
+    machine.until(
+        lambda: all(len(x.answered) > n for x, n in zip(workers, then, strict=True)),
+        "everybody is answered",
+    )
+    assert {int(x.split()[0]) for x in installed.listed().splitlines()[1:]} == before
+    for one in workers:
+        one.stop()
+    assert [x.failure for x in workers if x.failure] == []
+    assert sum(x.doubled for x in workers) == 0
+
+
+def test_stopped_and_started_again_it_has_all_leases(installed):
+    """Since systemd 254, which keeps descriptors even then."""
+    path = installed.outside("/run/holdingpen.socket")
+    one = worker.Worker(path, {"ram": worker.MIB})
+    machine.until(lambda: one.granted, "it has a lease")
+    installed.run("systemctl", "stop", "holdingpen.service")
+    answered = len(one.answered)
+    installed.run("systemctl", "start", "holdingpen.service")
+    machine.until(lambda: len(one.answered) > answered + 1, "it is answered")
+    assert [int(x.split()[0]) for x in installed.listed().splitlines()[1:]] == [
+        one.lease
+    ]
+    one.stop()
+    assert one.failure is None
 
 
 def test_an_upgrade_keeps_what_was_configured(installed, later):
