@@ -198,14 +198,13 @@ def may_start(
     now_s = at.wall_s
     if ask.reclaimable or not books.calendar:
         return Fit(now_s)
-    length_s = rules.assume_s if ask.length_s is None else ask.length_s
+    length_s = rules.expected_s(ask)
     if ask.inside:
         # the allotment is there; what else it takes is the machine's
         needs = {key: need for key, need in needs.items() if key in books.resources}
         until_s = books.reservations[ask.inside].until_wall_s
         assert until_s is not None
         length_s = min(length_s, until_s - now_s)
-    length_s = max(length_s, 1.0)
     soonest_s = books.calendar[0][0] - rules.ready_before_s
     if soonest_s >= now_s + length_s:
         return Fit(now_s)
@@ -232,7 +231,7 @@ def planner(books: Books, at: Moment, rules: Rules) -> Soonest | None:
     def soonest(lease: Lease, start_s: float) -> float:
         if lease.ask.reclaimable or lease.starts_wall_s is not None:
             return start_s
-        length_s = lease.ask.length_s or rules.assume_s
+        length_s = rules.expected_s(lease.ask)
         needs = {key: need for key, need in lease.needs.items() if key in there}
         wall_s = start_s + offset_s
         fit = first_fit(needs, wall_s, length_s, spans, there)
@@ -270,7 +269,7 @@ def held_by(
             begin_s = lease.starts_wall_s or at.wall_s
             end_s = lease.until_wall_s
             if end_s is None:
-                end_s = begin_s + (lease.ask.length_s or rules.assume_s)
+                end_s = begin_s + rules.expected_s(lease.ask)
             own = {n: x for n, x in lease.amounts.items() if lease.key(n) == n}
             mine.append(Span(begin_s if begin_s > at.wall_s else -inf, end_s, own))
     most: dict[str, int] = {}
@@ -304,7 +303,7 @@ def _promised(books: Books, at: Moment, lease: Lease, rules: Rules) -> list[Span
         if booked or waits.id == lease.id or waits.ask.priority < ask.priority:
             continue
         begin_s = at.wall_s + start_s - at.boot_s
-        length_s = waits.ask.length_s or rules.assume_s
+        length_s = rules.expected_s(waits.ask)
         spans.append(Span(begin_s, begin_s + length_s, waits.needs, number))
     for end_s, number in books.known_ends.islice(0, ENDS_MAX):
         held = books.leases[number]

@@ -283,7 +283,7 @@ class Pen:
         judged = structs.replace(judged, priority=event.ask.priority)
         held: dict[str, int] = {}
         if allow is not None and allow.most:
-            length_s = ask.length_s or rules.assume_s
+            length_s = rules.expected_s(ask)
             now_s = (event.at.wall_s,)
             starts = event.starts if isinstance(event, ev.BookAsked) else now_s
             held = calendar.held_by(who.uid, books, event.at, starts, length_s, rules)

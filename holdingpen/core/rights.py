@@ -53,6 +53,8 @@ SEATED: Final = Allow("who sits at the machine")
 ANYBODY: Final = Allow("everybody, as there is no [[allow]] rule")
 
 NOBODY: Final[frozenset[int]] = frozenset()
+#: What is held at all is taken to be held so long, in seconds, whatever was said.
+LENGTH_MIN_S: Final = 1.0
 
 
 class Rules(Struct, frozen=True):
@@ -96,6 +98,11 @@ class Rules(Struct, frozen=True):
     )
     #: Resources whose ballast is given up when programs wait for memory.
     yields: frozenset[str] = frozenset()
+
+    def expected_s(self, ask: Ask) -> float:
+        """How long a request is taken to last, in seconds: as long as it said."""
+        length_s = self.assume_s if ask.length_s is None else ask.length_s
+        return max(length_s, LENGTH_MIN_S)
 
 
 def is_operator(who: Who, rules: Rules, groups: AbstractSet[int] = NOBODY) -> bool:

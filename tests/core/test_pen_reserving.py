@@ -266,6 +266,15 @@ def test_two_bookings_that_do_not_fit_together_are_told_at_once(pen):
     assert pen.book(wall(pen, 130), ram=8) == [3]
 
 
+@pytest.mark.parametrize(("length", "booked"), [(None, []), (0.0, [3])])
+def test_who_waits_and_said_0_keeps_nobody_from_a_date(pen, length, booked):
+    """Who did not say is taken to last 100 s here, and stands before it."""
+    pen.ask(ram=16, length=50.0)
+    pen.dropped()
+    pen.ask(ram=16, length=length)
+    assert pen.book(wall(pen, 60), ram=16) == booked
+
+
 def test_all_dates_of_one_request_are_booked_or_none(pen):
     pen.book(wall(pen, 300), ram=12)
     assert pen.book(wall(pen, 100), wall(pen, 310), ram=12) == []

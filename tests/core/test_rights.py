@@ -36,6 +36,15 @@ def ask(priority: int = 0, **amounts: int) -> Ask:
 
 
 @pytest.mark.parametrize(
+    ("length_s", "expected_s"), [(None, 3600.0), (7200.0, 7200.0), (0.0, 1.0)]
+)
+def test_who_said_how_long_is_taken_at_his_word(length_s, expected_s):
+    """Also one who said 0: he ends at once, and is none who did not say."""
+    asked = Ask(1, 1, ADA, {"ram": GIB}, length_s=length_s)
+    assert Rules().expected_s(asked) == expected_s
+
+
+@pytest.mark.parametrize(
     ("uid", "operators", "operator", "ends"),
     [
         (0, {0}, True, True),
