@@ -27,7 +27,10 @@ def test_each_key_of_a_disk_is_in_the_manual(key):
     assert f".It Cm {key}\n" in section.partition("\n.Ss")[0]
 
 
-@pytest.mark.parametrize("option", ["config", "socket", "state", "user", "exit-idle"])
+@pytest.mark.parametrize(
+    "option",
+    ["config", "socket", "state", "user", "exit-idle", "check-config", "give-back"],
+)
 def test_each_option_is_in_the_manual(option):
     assert f".It Fl Fl {option}" in MANUAL.read_text()
 

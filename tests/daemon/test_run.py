@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import stat
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from holdingpen.ballast.disk import DiskBallast, open_disk_ballast
 from holdingpen.daemon import run
 from holdingpen.daemon.connections import Connections
 from holdingpen.daemon.run import first_error
+from holdingpen.devices.filesystem import FileSystem
 from holdingpen.errors import Damage, Unavailable
 from holdingpen.wire import messages as wire
 
@@ -229,6 +232,50 @@ def test_the_first_error_of_a_nursery_is_what_it_ended_with():
 def test_check_config_says_good(config, capsys):
     assert run.main(["--check-config", "--config", str(config)]) == 0
     assert f"{config}: good\n" == capsys.readouterr().out
+
+
+def with_disks(config: Path, *disks: Path) -> list[str]:
+    """The words that give back what is held on `disks`."""
+    tables = [f'[disk.d{n}]\npath = "{disk}"\n' for n, disk in enumerate(disks)]
+    config.write_text(f'[daemon]\nsocket = "{config.parent}/s"\n' + "".join(tables))
+    return ["--give-back", "--config", str(config)]
+
+
+def hold(disk: Path, mounts: Path) -> DiskBallast:
+    disk.mkdir()
+    ballast = open_disk_ballast(disk, 8 * MIB, FileSystem(disk), mounts)
+    ballast.adopt()
+    ballast.take(8 * MIB, lambda step: True)
+    ballast.prepare_directory(5, MIB, os.geteuid(), os.getegid())
+    return ballast
+
+
+def test_what_a_stopped_daemon_holds_is_given_back(config, tmp_path, capsys):
+    disks = [tmp_path / "one", tmp_path / "two"]
+    for disk in disks:
+        hold(disk, tmp_path / "s.scratch" / "d0").leave()
+    words = with_disks(config, *disks)
+    assert run.main(words) == 0
+    assert [[*disk.iterdir()] for disk in disks] == [[], []]
+    said = capsys.readouterr().out
+    assert ".holdingpen-leases/5: removed." in said
+    assert f"[disk.d1]: nothing is held in {disks[1]}\n" in said
+    # and there is nothing to do any more
+    assert run.main(words) == 0
+
+
+def test_what_a_running_daemon_holds_is_not_given_back(config, tmp_path, capsys):
+    """Nor what is on a disk that is not there; others are given back all the same."""
+    busy, gone, other = (tmp_path / name for name in ("busy", "gone", "other"))
+    daemon = hold(busy, tmp_path / "s.scratch" / "d0")
+    hold(other, tmp_path / "s.scratch" / "d2").leave()
+    assert run.main(with_disks(config, busy, gone, other)) == 69
+    errors = capsys.readouterr().err
+    assert "another daemon does so" in errors
+    assert str(gone) in errors
+    assert daemon._pool.size == 8 * MIB
+    assert [*other.iterdir()] == []
+    daemon.close()
 
 
 def test_check_config_says_what_is_wrong(config, capsys):
