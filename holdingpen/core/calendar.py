@@ -173,7 +173,7 @@ def _leases(books: Books, at: Moment, assume_s: float) -> list[Span]:
     soon_s = at.wall_s + assume_s
     spans = []
     for end_s, number in books.known_ends.islice(0, ENDS_MAX):
-        until_s = at.wall_s + end_s - at.boot_s
+        until_s = at.wall_of(end_s)
         # who is over his time may stay as long as one who gave none
         until_s = until_s if until_s > at.wall_s else soon_s
         spans.append(Span(-inf, until_s, books.leases[number].needs))
@@ -226,16 +226,14 @@ def planner(books: Books, at: Moment, rules: Rules) -> Soonest | None:
         return None
     spans = reservations(books, at.wall_s, inf, rules.ready_before_s)
     there = capacities(books)
-    offset_s = at.wall_s - at.boot_s
 
     def soonest(lease: Lease, start_s: float) -> float:
         if lease.ask.reclaimable or lease.starts_wall_s is not None:
             return start_s
         length_s = rules.expected_s(lease.ask)
         needs = {key: need for key, need in lease.needs.items() if key in there}
-        wall_s = start_s + offset_s
-        fit = first_fit(needs, wall_s, length_s, spans, there)
-        return max(start_s, fit.start_s - offset_s)
+        fit = first_fit(needs, at.wall_of(start_s), length_s, spans, there)
+        return max(start_s, at.boot_of(fit.start_s))
 
     return soonest
 
@@ -302,12 +300,12 @@ def _promised(books: Books, at: Moment, lease: Lease, rules: Rules) -> list[Span
         booked = waits.starts_wall_s is not None
         if booked or waits.id == lease.id or waits.ask.priority < ask.priority:
             continue
-        begin_s = at.wall_s + start_s - at.boot_s
+        begin_s = at.wall_of(start_s)
         length_s = rules.expected_s(waits.ask)
         spans.append(Span(begin_s, begin_s + length_s, waits.needs, number))
     for end_s, number in books.known_ends.islice(0, ENDS_MAX):
         held = books.leases[number]
-        until_s = at.wall_s + end_s - at.boot_s
+        until_s = at.wall_of(end_s)
         if until_s > at.wall_s and not held.ask.reclaimable:
             spans.append(Span(-inf, until_s, held.needs, number))
     return spans

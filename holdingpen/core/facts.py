@@ -28,6 +28,14 @@ class Moment(Struct, frozen=True, array_like=True, gc=False):
     #: Seconds since 1970, for dates and for people.
     wall_s: float
 
+    def wall_of(self, boot_s: float) -> float:
+        """What the wall clock shows at a boot_s, unless somebody steps it."""
+        return self.wall_s + boot_s - self.boot_s
+
+    def boot_of(self, wall_s: float) -> float:
+        """When that will be, by the clock that measures durations."""
+        return self.boot_s + wall_s - self.wall_s
+
 
 class Who(Struct, frozen=True, array_like=True, gc=False):
     """Who asks, as the kernel says of the connection (SO_PEERCRED)."""

@@ -118,7 +118,7 @@ class Reclaiming:
         books = self._desk.books
         if first.starts_wall_s is None:
             return []
-        from_s, until_s = at.boot_s, at.boot_s + first.starts_wall_s - at.wall_s
+        from_s, until_s = at.boot_s, at.boot_of(first.starts_wall_s)
         ends = books.known_ends.irange((from_s, 0), (until_s, inf))
         over = [books.leases[number] for _, number in islice(ends, CANDIDATES_MAX)]
         dates = books.expiries.irange((at.wall_s, 0), (first.starts_wall_s, inf))

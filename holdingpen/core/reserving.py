@@ -106,7 +106,7 @@ class Reserving:
         """What holds nothing back need not begin before its date, and does not."""
         assert lease.starts_wall_s is not None
         books = self._desk.books
-        until_s = at.boot_s + lease.starts_wall_s - at.wall_s
+        until_s = at.boot_of(lease.starts_wall_s)
         if lease.starts_wall_s > at.wall_s and not calendar.gathers(books, lease):
             self._desk.record(fact.Deferred(lease.id, until_s))
         elif books.line.waiters[lease.id].until_s:
@@ -193,8 +193,7 @@ class Reserving:
 
     def defer(self, at: Moment, lease: int, fit: Fit) -> None:
         """Have one who waits start no sooner than it fits."""
-        until_s = at.boot_s + fit.start_s - at.wall_s
-        self._desk.record(fact.Deferred(lease, until_s))
+        self._desk.record(fact.Deferred(lease, at.boot_of(fit.start_s)))
 
     def reconsider(self, at: Moment, all_of_them: bool = False) -> None:
         """Look again at those who were deferred, some at a time.
@@ -221,7 +220,7 @@ class Reserving:
     def _look_again(self, at: Moment, number: int, until_s: float) -> None:
         lease = self._desk.books.leases[number]
         if lease.starts_wall_s is not None:
-            date_s = at.boot_s + lease.starts_wall_s - at.wall_s
+            date_s = at.boot_of(lease.starts_wall_s)
             if date_s <= at.boot_s or abs(date_s - until_s) > GRAIN_S:
                 self._hold_until_date(at, lease)
             return
@@ -229,7 +228,7 @@ class Reserving:
         if fit.start_s <= at.wall_s:
             self._desk.record(fact.Deferred(number, 0.0))
             return
-        moved_s = abs(at.boot_s + fit.start_s - at.wall_s - until_s)
+        moved_s = abs(at.boot_of(fit.start_s) - until_s)
         if moved_s > GRAIN_S or until_s <= at.boot_s:
             self.defer(at, number, fit)
 

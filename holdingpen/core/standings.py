@@ -74,7 +74,7 @@ def standings(
             books.line.place(lease),
             decisions.shortage(books.line, lease, books.ledgers, books.drain, machine),
             holders(books, books.line.lacking(lease), known),
-            None if start_s is None else at.wall_s + start_s - at.boot_s,
+            None if start_s is None else at.wall_of(start_s),
         )
     return standings
 
@@ -133,9 +133,8 @@ def known_ends(books: Books, at: Moment) -> list[tuple[float, Mapping[str, int]]
         if end_s > at.boot_s - LATE_S
     ]
     if books.reservations:
-        offset_s = at.boot_s - at.wall_s
         for lease in books.reservations.values():
             assert lease.until_wall_s is not None
-            known.append((lease.until_wall_s + offset_s, lease.needs))
+            known.append((at.boot_of(lease.until_wall_s), lease.needs))
         known.sort(key=lambda end: end[0])
     return known

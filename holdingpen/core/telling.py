@@ -108,7 +108,7 @@ class Teller:
             told = (standing.place, standing.reason, int(expected or 0))
             if expected is not None:
                 # what he is told now is worth nothing when that is over
-                over_s = at.boot_s + max(expected - at.wall_s, 0.0) + 2 * LATE_S
+                over_s = max(at.boot_of(expected), at.boot_s) + 2 * LATE_S
                 self._over_s = min(self._over_s, over_s)
             if self._told.get(lease) == told:
                 continue

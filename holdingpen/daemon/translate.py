@@ -411,7 +411,7 @@ def _own(books: Books, lease: Lease) -> dict[str, int]:
 def _idle_since(pen: Pen, at: Moment, lease: Lease) -> float:
     if lease.unused is None or not pen.reserving.is_idle(lease, at):
         return 0.0
-    return at.wall_s - (at.boot_s - lease.unused.boot_s)
+    return at.wall_of(lease.unused.boot_s)
 
 
 def _of_one(found: Mapping[str, Mapping[int, int]], lease: int) -> dict[str, int]:
