@@ -33,6 +33,8 @@ from holdingpen.core.rights import Rules
 from holdingpen.daemon import connections as connections_module
 from holdingpen.daemon import translate
 from holdingpen.daemon.connections import Connections, Limits
+from holdingpen.daemon.diskhand import DiskHand
+from holdingpen.daemon.hands import Hand
 from holdingpen.daemon.keeper import Answer, Keeper, Outcome
 from holdingpen.daemon.listener import open_listener
 from holdingpen.daemon.options import Options
@@ -502,7 +504,10 @@ async def start(
             return Moment(now_s, EPOCH_S + now_s)
 
         chosen = Settings(**known)
-        hands = {"ram": RamHand(ScriptedBallast(host), host, chosen)}
+        hands: dict[str, Hand] = {"ram": RamHand(ScriptedBallast(host), host, chosen)}
+        for word in chosen.disks:
+            mounts, lasting = tmp_path / "scratch" / word, store is not None
+            hands[f"disk.{word}"] = DiskHand(word, chosen, mounts, lasting=lasting)
         told = Told(store)
         daemon = Daemon(chosen, options, host, hands, moment, told)
         pen = Running(daemon, host, told)
