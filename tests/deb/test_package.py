@@ -260,6 +260,20 @@ def test_stopped_and_started_again_it_has_all_leases(installed):
     assert one.failure is None
 
 
+def test_stopped_it_holds_on_until_its_store_is_cleaned(installed):
+    installed.write("/etc/holdingpen.toml", '[ram]\nhold = "64M"\nkeep = 0\n')
+    installed.run("systemctl", "reload", "holdingpen.service")
+    installed.hold("held")
+    installed.run("systemctl", "stop", "holdingpen.service")
+    # a connection, what its lease still has of the ballast, and who has what of it
+    assert int(installed.show("holdingpen.service", "NFileDescriptorStore")) >= 3
+    installed.run("systemctl", "clean", "--what=fdstore", "holdingpen.service")
+    assert installed.show("holdingpen.service", "NFileDescriptorStore") == "0"
+    installed.run("systemctl", "start", "holdingpen.service")
+    assert "sleep infinity" not in installed.listed()
+    assert installed.run("systemctl", "is-active", "held").strip() == "active"
+
+
 def test_an_upgrade_keeps_what_was_configured(installed, later):
     installed.write("/etc/holdingpen.toml", '[ram]\nshare = "2G"\n')
     installed.install(later)
