@@ -290,8 +290,13 @@ class Reserving:
         trial = Lease(0, ask, needs_of(ask), BOOKED, event.at)
         clash = calendar.clash(desk.books, event.at, trial, starts, lasts_s, desk.rules)
         if clash is not None:
-            _, fit = clash
-            desk.refuse(ask.conn, ask.number, self._conflict(fit), fit.start_s)
+            starts_s, fit = clash
+            which = ""
+            if len(starts) > 1:
+                soon = format_duration(max(0.0, starts_s - event.at.wall_s))
+                number = starts.index(starts_s) + 1
+                which = f"date {number} of {len(starts)}, in {soon}: "
+            desk.refuse(ask.conn, ask.number, self._conflict(fit, which), fit.start_s)
             return
         first = desk.books.last_lease + 1
         for number, starts_s in enumerate(starts, first):
@@ -316,9 +321,10 @@ class Reserving:
             )
         return None
 
-    def _conflict(self, fit: Fit) -> tuple[str, str]:
+    def _conflict(self, fit: Fit, which: str = "") -> tuple[str, str]:
         books, name_of = self._desk.books, self._desk.name_of
-        return "conflict", calendar.in_the_way(books, fit.blockers, name_of)
+        why = calendar.in_the_way(books, fit.blockers, name_of)
+        return "conflict", f"{which}{why}"
 
     # Changing.
 

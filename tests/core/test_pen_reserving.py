@@ -275,10 +275,23 @@ def test_who_waits_and_said_0_keeps_nobody_from_a_date(pen, length, booked):
     assert pen.book(wall(pen, 60), ram=16) == booked
 
 
+def test_the_first_date_that_clashes_may_have_begun(pen):
+    pen.ask(lasts=60.0, ram=12)
+    pen.sleep(5)
+    assert pen.book(wall(pen, 100), wall(pen, -1), ram=12) == []
+    (refused,) = pen.said(do.TellRefused)
+    assert refused.message.startswith("date 1 of 2, in 0s: reservation 1 (")
+
+
 def test_all_dates_of_one_request_are_booked_or_none(pen):
     pen.book(wall(pen, 300), ram=12)
     assert pen.book(wall(pen, 100), wall(pen, 310), ram=12) == []
     assert len(pen.books.leases) == 1
+    (refused,) = pen.said(do.TellRefused)
+    assert refused.free_wall_s == wall(pen, 360)
+    assert refused.message == (
+        "date 2 of 2, in 5m10s: reservation 1 (user 1000) leaves no room for it then."
+    )
     series = pen.book(wall(pen, 100), wall(pen, 200), ram=12)
     assert [pen.books.leases[x].series for x in series] == [2, 2]
 

@@ -322,7 +322,9 @@ async def test_all_of_a_series_or_none(start, now):
     client = await pen.client()
     await reserve(client, starts=[now() + 2 * HOUR], amounts={"cpu": 8})
     starts = [now() + HOUR, now() + 2 * HOUR]
-    assert (await reserve(client, starts=starts)).code == "conflict"
+    refused = await reserve(client, starts=starts)
+    assert refused.code == "conflict"
+    assert refused.message.startswith("date 2 of 2, in 2h: reservation 1 (")
     assert list(pen.books.leases) == [1]
 
 
