@@ -206,8 +206,8 @@ class Reserving:
         books = self._desk.books
         if all_of_them:
             self._unlooked = [number for _, number in books.deferred]
-        due = [n for time_s, n in books.deferred.islice(0, RECONSIDERED_MAX)
-               if time_s <= at.boot_s]  # fmt: skip
+        soonest = books.deferred.islice(0, RECONSIDERED_MAX)
+        due = [number for time_s, number in soonest if time_s <= at.boot_s]
         some = self._unlooked[:RECONSIDERED_MAX]
         del self._unlooked[:RECONSIDERED_MAX]
         waiters = books.line.waiters
