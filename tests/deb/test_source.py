@@ -68,4 +68,4 @@ def test_the_slice_is_never_restarted():
     called = re.findall(
         r"^\tdh_installsystemd (.*)$", (DEBIAN / "rules").read_text(), re.MULTILINE
     )
-    assert called == ["holdingpen.service holdingpen.socket"]
+    assert called == ["holdingpen.service holdingpen.socket holdingpen-mounter.socket"]

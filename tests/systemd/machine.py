@@ -132,11 +132,14 @@ class Machine:
 
     def _install(self, daemon: str) -> None:
         """Put units and programs where a package would, for all users."""
+        # as systemd itself does where it is in no container
+        self.run("mount", "--make-rshared", "/")
         words = f"PYTHONPATH={CHECKOUT} PYTHONDONTWRITEBYTECODE=1 exec {sys.executable}"
         for name, program in (
             ("holdingpen", daemon),
             ("gatekeeper", "-m gatekeeper"),
             ("holdingpenctl", "-m holdingpen.ctl"),
+            ("mounter-of-test", "-m holdingpen.ballast.mounter"),
         ):
             self.write(
                 f"/usr/bin/{name}", f'#!/bin/sh\n{words} {program} "$@"\n', mode="755"
@@ -144,10 +147,19 @@ class Machine:
         # directories of the copy; those that are shown are the real ones
         above = {str(x) for path in self._shown for x in Path(path).parents}
         self.run("chmod", "a+x", *(x for x in sorted(above) if not self._is_shown(x)))
+        system = "/usr/lib/systemd/system"
+        # its own Python knows nothing of this checkout
+        run = "/usr/bin/mounter-of-test /run/holdingpen.scratch"
+        self.write(
+            f"{system}/holdingpen-mounter.service.d/test.conf",
+            f"[Service]\nExecStart=\nExecStart={run}\n",
+        )
         for source, target in (
-            (UNITS / "holdingpen.service", "/usr/lib/systemd/system"),
-            (UNITS / "holdingpen.socket", "/usr/lib/systemd/system"),
-            (UNITS / "holdingpen.slice", "/usr/lib/systemd/system"),
+            (UNITS / "holdingpen.service", system),
+            (UNITS / "holdingpen.socket", system),
+            (UNITS / "holdingpen.slice", system),
+            (UNITS / "holdingpen-mounter.service", system),
+            (UNITS / "holdingpen-mounter.socket", system),
             (UNITS / "user" / "holdingpen.service", "/usr/lib/systemd/user"),
             (UNITS / "user" / "holdingpen.socket", "/usr/lib/systemd/user"),
             (UNITS / "holdingpen.sysusers", "/usr/lib/sysusers.d/holdingpen.conf"),
@@ -159,7 +171,7 @@ class Machine:
         wants = "/run/systemd/system/boot-test.target.wants"
         self.run("mkdir", wants)
         for name in ("holdingpen.service", "holdingpen.socket"):
-            self.run("ln", "-s", f"/usr/lib/systemd/system/{name}", wants)
+            self.run("ln", "-s", f"{system}/{name}", wants)
         self.run("systemctl", "daemon-reload")
 
     def _is_shown(self, path: str) -> bool:

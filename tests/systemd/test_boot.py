@@ -36,10 +36,16 @@ class TestStart:
         pen.systemctl("start", SERVICE)
         assert pen.show("ControlGroup") == f"/holdingpen.slice/{SERVICE}"
 
-    def test_it_sees_the_machine_s_mounts_and_others_see_its_own(self, pen):
+    def test_it_has_mounts_of_its_own_and_gets_the_machine_s(self, pen):
         pid = pen.connect().ask()[2]
         spaces = ["readlink", f"/proc/{pid}/ns/mnt", "/proc/1/ns/mnt"]
-        assert len(set(pen.machine.run(*spaces).split())) == 1
+        assert len(set(pen.machine.run(*spaces).split())) == 2
+        pen.machine.run("mkdir", "/run/late")
+        pen.machine.run("mount", "-t", "tmpfs", "late", "/run/late")
+        seen = pen.machine.run("cat", f"/proc/{pid}/mountinfo")
+        pen.machine.run("umount", "/run/late")
+        assert " /run/late " in seen
+        assert " /run/late " not in pen.machine.run("cat", f"/proc/{pid}/mountinfo")
 
     def test_helpers_are_not_told_what_is_for_it(self, pen):
         """FDSTORE is gone from its environment; the others go the same way."""
