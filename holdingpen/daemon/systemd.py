@@ -37,6 +37,7 @@ import select
 import socket
 import stat
 import struct
+import sys
 import time
 from collections.abc import MutableMapping
 from contextlib import suppress
@@ -318,6 +319,11 @@ def line(text: str, level: int = INFO, *, journal: bool) -> str:
     """
     before = f"<{level}>" if journal else "holdingpen: "
     return "\n".join(before + part for part in text.split("\n"))
+
+
+def log(text: str, level: int = INFO) -> None:
+    """One line for the administrator; `level` as in syslog(3)."""
+    print(line(text, level, journal=to_journal()), file=sys.stderr, flush=True)
 
 
 def _address(said: str) -> str | bytes:

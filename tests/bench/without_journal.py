@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from holdingpen.core.facts import Fact
-from holdingpen.daemon import run
+from holdingpen.daemon import daemon, run
 
 
 class Discard:
-    """What `run.Daemon` and the keeper want of a journal, doing nothing."""
+    """What the daemon and the keeper want of a journal, doing nothing."""
 
     trouble = None
     reserve_ok = True
@@ -45,5 +45,5 @@ class Discard:
 
 
 if __name__ == "__main__":
-    run.Store = Discard
+    daemon.Store = Discard
     sys.exit(run.main())

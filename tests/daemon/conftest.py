@@ -33,13 +33,13 @@ from holdingpen.core.rights import Rules
 from holdingpen.daemon import connections as connections_module
 from holdingpen.daemon import translate
 from holdingpen.daemon.connections import Connections, Limits
+from holdingpen.daemon.daemon import Daemon
 from holdingpen.daemon.diskhand import DiskHand
 from holdingpen.daemon.hands import Hand
 from holdingpen.daemon.keeper import Answer, Keeper, Outcome
 from holdingpen.daemon.listener import open_listener
 from holdingpen.daemon.options import Options
 from holdingpen.daemon.ramhand import RamHand
-from holdingpen.daemon.run import Daemon
 from holdingpen.daemon.settings import Settings
 from holdingpen.devices.scripted import ScriptedBallast, ScriptedHost
 from holdingpen.journal.replay import replay

@@ -13,7 +13,7 @@ import trio
 from holdingpen.ballast.disk import DiskBallast, open_disk_ballast
 from holdingpen.daemon import run
 from holdingpen.daemon.connections import Connections
-from holdingpen.daemon.run import first_error
+from holdingpen.daemon.daemon import first_error
 from holdingpen.devices.filesystem import FileSystem
 from holdingpen.errors import Damage, Unavailable
 from holdingpen.wire import messages as wire
