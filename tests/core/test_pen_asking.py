@@ -7,6 +7,7 @@ import pytest
 from holdingpen.amounts import AMOUNT_MAX
 from holdingpen.core import effects as do
 from holdingpen.core import facts as fact
+from holdingpen.core.pen import Pen
 from holdingpen.core.rights import Rules
 
 NOTHING_HELD = "nothing was held back"
@@ -583,3 +584,15 @@ def test_what_another_ended_is_no_lease_any_more(pen):
     pen.release(one)
     pen.release(one, by=pen.connect())
     assert pen.refusal() == "no-such-lease"
+
+
+def test_what_ended_is_handed_out_once(pen):
+    request = pen.ask(ram=1)
+    pen.gone(request)
+    assert [lease.id for lease in pen.pen.take_ended()] == [request.lease]
+    assert pen.pen.take_ended() == []
+
+
+def test_users_are_called_what_the_shell_calls_them():
+    assert Pen().name_of(7) == "user 7"
+    assert Pen(name_of=lambda uid: f"no. {uid}").name_of(7) == "no. 7"

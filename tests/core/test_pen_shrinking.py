@@ -182,3 +182,10 @@ def test_a_snapshot_has_each_part_with_its_time(ballasted):
     parts = [x.amounts for x in facts if isinstance(x, fact.Shrunk)]
     assert parts == [{"ram": 3}, {"ram": 3}]
     assert replay([facts]).leases[one.lease].drawn == {"ram": 2}
+
+
+def test_a_reservation_keeps_what_it_has(pen):
+    reserved = pen.ask(lasts=60.0, ram=6)
+    pen.shrink(reserved, ram=2)
+    assert pen.refusal() == "bad-amount"
+    assert pen.books.leases[reserved.lease].amounts == {"ram": 6}
