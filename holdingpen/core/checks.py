@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from itertools import accumulate
 
+from msgspec import structs
+
 from holdingpen.core.books import ENDED_MAX, Books
 from holdingpen.core.facts import MACHINE
 from holdingpen.core.leases import (
@@ -16,6 +18,7 @@ from holdingpen.core.leases import (
     LIVE,
     PROMISED,
     WAITING,
+    Lease,
     allotment,
     needs_of,
 )
@@ -199,8 +202,8 @@ def view(books: Books) -> dict[str, object]:
     return {
         "ledgers": {name: str(x) for name, x in sorted(books.ledgers.items())},
         "resources": sorted(books.resources),
-        "leases": [str(lease) for lease in books.leases.values()],
-        "ended": [str(lease) for lease in books.ended.values()],
+        "leases": [str(_sorted(lease)) for lease in books.leases.values()],
+        "ended": [str(_sorted(lease)) for lease in books.ended.values()],
         "connections": {c: str(x) for c, x in sorted(books.connections.items())},
         "line": list(line.order),
         "ready": list(line.ready),
@@ -221,3 +224,9 @@ def view(books: Books) -> dict[str, object]:
         "seated": (sorted(books.seated), sorted(books.seats)),
         "ageing": books.ageing_s,
     }
+
+
+def _sorted(lease: Lease) -> Lease:
+    """The same, whatever came first of what it waited for."""
+    fallen, places = dict(sorted(lease.fallen.items())), sorted(lease.places.items())
+    return structs.replace(lease, fallen=fallen, places=dict(places))

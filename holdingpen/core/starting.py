@@ -14,7 +14,7 @@ from holdingpen.core import events as ev
 from holdingpen.core import facts as fact
 from holdingpen.core.desk import Desk
 from holdingpen.core.ending import Ending
-from holdingpen.core.handover import FREE
+from holdingpen.core.handover import FREE, METHODS
 from holdingpen.core.leases import LIVE, PROMISED, Lease, Why
 
 #: Why what a lease gets is not handed over as well as it was.
@@ -82,11 +82,34 @@ class Starting:
         if lease.ask.conn not in event.conns:
             self._ending.end(event.at, lease, Why.RESTARTED)
             return
+        again = self._unready(lease, event)
         for name, how in lease.how.items():
-            if how != FREE and lease.id not in event.kept.get(name, ()):
+            kept = name in again or lease.id in event.kept.get(name, ())
+            if how != FREE and not kept:
                 self._desk.record(fact.Lost(lease.id, name, _LOST))
-        if lease.state == PROMISED:
+        if again:
+            self._make_ready(lease, again)
+        elif lease.state == PROMISED:
             self._desk.record(fact.Granted(lease.id, event.at))
         if lease.state == LIVE:
             # nobody knows whether the last daemon came to say so
             self._tell_granted(lease)
+
+    def _unready(self, lease: Lease, event: ev.Started) -> list[str]:
+        """What was being made ready when the daemon ended, and can be made anew."""
+        return [
+            name
+            for name in lease.dropping
+            if lease.how.get(name) in METHODS
+            and lease.id not in event.kept.get(name, {lease.id})
+        ]
+
+    def _make_ready(self, lease: Lease, names: list[str]) -> None:
+        for name in [x for x in lease.dropping if x not in names]:
+            self._desk.record(fact.Dropped(lease.id, name))
+        for name in names:
+            amount, need = lease.drawn[name], lease.ask.amounts[name]
+            who, how = lease.ask.who, lease.how[name]
+            self._desk.effects.append(
+                do.Prepare(name, amount, lease.id, how, need, who)
+            )

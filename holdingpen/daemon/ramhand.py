@@ -22,7 +22,7 @@ from holdingpen.ballast.reserve import ReservedBallast
 from holdingpen.ballast.samegroup import SameGroup
 from holdingpen.ballast.shelf import Store
 from holdingpen.core import effects as do
-from holdingpen.core.handover import Choice
+from holdingpen.core.handover import METHODS, Choice
 from holdingpen.core.leases import Lease
 from holdingpen.daemon.hands import Adopted, Ready, unheard
 from holdingpen.daemon.lending import keep_bytes, ram_plan, ram_wishes
@@ -163,7 +163,7 @@ class RamHand:
         go_on = {
             x.id: x
             for x in leases.values()
-            if x.id in fed or x.how.get("ram") in _LASTS
+            if x.id in fed or (x.how.get("ram") in _LASTS and not _is_unready(x, kept))
         }
         for lease in go_on.values():
             ballast.expect(lease.id, lease.drawn.get("ram", 0))
@@ -173,6 +173,9 @@ class RamHand:
                     self._pacer.add(lease.id, lease.ask.who.pid, kept[lease.id])
         for number in kept.keys() - go_on.keys() - over:
             ballast.back(number)
+        # what was not begun to be made ready is about to be
+        unready = (x for x in leases.values() if _is_unready(x, kept))
+        booked += sum(x.drawn.get("ram", 0) for x in unready)
         ballast.drop(max(0, ballast.held - booked))
         return Adopted(min(booked, ballast.held), frozenset(go_on))
 
@@ -342,6 +345,14 @@ class RamHand:
         if self._groups.same is not None:
             self._groups.same.close()
         self.ballast.close()
+
+
+def _is_unready(lease: Lease, kept: Mapping[int, int]) -> bool:
+    """Whether a former daemon had still to make its memory ready."""
+    how = lease.how.get("ram")
+    if "ram" not in lease.dropping or how not in METHODS:
+        return False
+    return how == "group" or not kept.get(lease.id)
 
 
 def open_groups(

@@ -164,7 +164,7 @@ def _asked(lease: Lease) -> Iterator[Fact]:
         ready = lease.places.keys() | lease.fallen.keys()
         if lease.state == PROMISED:
             ready = lease.drawn.keys() - set(lease.dropping)
-        for resource in ready:
+        for resource in sorted(ready):
             place, why = lease.places.get(resource, ""), lease.fallen.get(resource, "")
             how = lease.how[resource] if why else ""
             yield fact.Dropped(lease.id, resource, place, how, why)

@@ -95,3 +95,57 @@ def test_what_is_reserved_is_found_with_the_machine_s(play):
     pen._occupied["ram"] = 7
     pen.restart(found=["ram"])
     assert pen.held() == 7
+
+
+def not_yet(pen, name, amount):
+    """The daemon died before it had begun to make it ready: it is still held."""
+    pen.kept.clear()
+    pen._occupied[name] += amount
+
+
+@pytest.fixture
+def with_disk(play):
+    """8 bytes of a disk are held back, and handed over as images; 8 of ram."""
+    handover = {"disk.a": {"as-is": Choice("image")}, **PACED}
+    pen = play(Rules(handover=handover))
+    pen.has("ram", 20, hold=8, measured=True)
+    pen.has("disk.a", 20, hold=8, measured=True)
+    pen.fill()
+    return pen
+
+
+def test_an_image_that_was_being_made_is_made_anew(with_disk):
+    one = with_disk.ask(amounts={"disk.a": 4})
+    not_yet(with_disk, "disk.a", 4)
+    started = with_disk.restart([one.conn], found=["disk.a"])
+    (again,) = with_disk.said(do.Prepare, started)
+    assert (again.lease, again.amount, again.need, again.how) == (1, 4, 4, "image")
+    assert again.who == with_disk.books.leases[1].ask.who
+    assert with_disk.said(do.TellGranted, started) == []
+    (told,) = with_disk.said(do.TellGranted, with_disk.dropped(place="/there"))
+    assert (told.places, told.handover) == ({"disk.a": "/there"}, "exact")
+
+
+def test_memory_that_was_not_yet_kept_is_kept_anew(pen):
+    one = pen.ask(ram=4)
+    not_yet(pen, "ram", 4)
+    started = pen.restart([one.conn], found=["ram"])
+    (again,) = pen.said(do.Prepare, started)
+    assert (again.resource, again.amount, again.how) == ("ram", 4, "paced")
+    assert pen.said(do.TellGranted, pen.dropped())
+    assert pen.books.leases[one.lease].how == {"ram": "paced"}
+
+
+def test_what_else_its_lease_waited_for_is_ready(with_disk):
+    one = with_disk.ask(amounts={"ram": 4, "disk.a": 4})
+    not_yet(with_disk, "disk.a", 4)
+    with_disk.restart([one.conn], found=["disk.a"])
+    assert with_disk.books.leases[one.lease].dropping == ["disk.a"]
+    assert with_disk.books.leases[one.lease].how["ram"] == FREE
+
+
+def test_where_no_hand_goes_on_nothing_is_made_anew(with_disk):
+    one = with_disk.ask(amounts={"disk.a": 4})
+    started = with_disk.restart([one.conn])
+    assert with_disk.said(do.Prepare, started) == []
+    assert with_disk.books.leases[one.lease].state == "live"

@@ -178,3 +178,22 @@ async def test_without_a_store_everything_ends_with_the_daemon(start, path):
 
     await site.begin(nothing_is_left)
     await site.until_held(HELD)
+
+
+@pytest.mark.parametrize("wish", ["as-is", "descriptor"])
+async def test_what_was_being_made_ready_is_made_ready_by_the_next(site, path, wish):
+    """Its client hears of its grant, and of its place, only then."""
+    client = await site.pen.client()
+    # it dies before the hand has begun
+    site.pen.daemon._performer.perform = lambda effect: None
+    number = await client.send(
+        wire.Acquire, amounts={"disk": 96 * MIB}, wishes={"disk": wish}
+    )
+    await site.pen.until(lambda: site.pen.books.leases)
+    await site.begin()
+    told = await client.answer(number)
+    assert isinstance(told, wire.Granted)
+    assert bool(told.places) == (wish == "as-is")
+    assert (site.ledger.held, site.ballast.held) == (32 * MIB, 32 * MIB)
+    await client.ask(wire.Release, lease=1)
+    await site.until_held(HELD)

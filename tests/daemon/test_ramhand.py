@@ -522,3 +522,26 @@ def test_the_reserve_is_not_filled_while_what_was_drawn_is_out(host):
         hand.ballast.take(512 * MIB - hand.ballast.held, hand.may_take)
         hand.available()
         assert hand.ballast.reserve == 32 * MIB
+
+
+@pytest.mark.parametrize(("how", "rest"), [("paced", 0), ("group", 24 * MIB)])
+def test_what_was_not_ready_yet_is_left_to_be_made_ready(host, same, how, rest):
+    """A group that was half full is filled anew, out of what is held again."""
+    ballast = left(host, l5=rest)
+    leases = going_on(how=how)
+    leases[5].dropping.append("ram")
+    with closing(inheriting(host, ballast, same)) as hand:
+        held = 448 * MIB if how == "paced" else 500 * MIB
+        found = hand.adopt(held - 64 * MIB, leases, frozenset())
+        assert found == Adopted(held, frozenset())
+        assert hand.kept == {}
+        prepare(hand, how, 64 * MIB)
+        assert 5 in hand.kept
+
+
+def test_what_was_ready_though_nobody_heard_goes_on(host):
+    leases = going_on()
+    leases[5].dropping.append("ram")
+    with closing(inheriting(host, left(host, l5=64 * MIB))) as hand:
+        found = hand.adopt(448 * MIB, leases, frozenset())
+        assert found == Adopted(448 * MIB, frozenset({5}))
