@@ -74,9 +74,9 @@ def start(explicit: str | None) -> Conversation:
     while True:
         try:
             return connect([path])
-        except Unavailable:
+        except Unavailable as why:
             # status 75: another was quicker, and may not listen yet
-            if monotonic() > deadline_s:
+            if why.code == "socket-denied" or monotonic() > deadline_s:
                 raise
             sleep(_RETRY_S)
 

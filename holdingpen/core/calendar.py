@@ -69,7 +69,11 @@ def first_fit(
     mine = [span for span in spans if span.end_s > from_s and span.start_s < span.end_s]
     mine = [span for span in mine if not needs.keys().isdisjoint(span.needs)]
     # a capacity may have been lowered: what can never begin is in nobody's way
-    mine = [span for span in mine if not span.lease or _fits(span, capacity)]
+    mine = [
+        span
+        for span in mine
+        if not span.lease or span.start_s == -inf or _fits(span, capacity)
+    ]
     times = {time_s for span in mine for time_s in (span.start_s, span.end_s)}
     steps = sorted(time_s for time_s in times if time_s > from_s)
     begins = sorted(mine, key=lambda span: span.start_s)

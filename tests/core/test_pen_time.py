@@ -62,6 +62,14 @@ def test_a_booking_above_a_lowered_capacity_keeps_nobody_waiting(pen):
     assert pen.state(pen.ask(ram=4, length=5.0)) == "live"
 
 
+def test_one_that_has_begun_keeps_the_rest_when_a_capacity_is_lowered(pen):
+    pen.ask(lasts=600.0, ram=8, cpu=4)
+    pen.set("cpu", 2)
+    assert pen.book(wall(pen, 300), ram=16) == []
+    assert pen.refusal() == "conflict"
+    assert pen.book(wall(pen, 700), ram=16)
+
+
 # Beginning late, though it need not.
 
 

@@ -194,3 +194,19 @@ def test_a_home_that_is_unknown_is_told(monkeypatch):
     monkeypatch.setattr("holdingpen.places.posix.geteuid", lambda: 4711 * 10**5)
     with pytest.raises(Unavailable):
         private.log_path()
+
+
+def test_a_socket_we_may_not_open_is_not_waited_for(monkeypatch, tmp_path: Path):
+    """Its daemon answers to others, and will not answer to us in 20 s either."""
+
+    def denied(paths: list[str]) -> None:
+        raise Unavailable("it exists, and we may not open it.", "socket-denied")
+
+    def not_now(*words: object) -> int:
+        return private.EXIT_NOT_NOW
+
+    monkeypatch.setattr(private, "_started_by_helper", not_now)
+    monkeypatch.setattr(private, "connect", denied)
+    monkeypatch.delattr(private, "sleep")
+    with pytest.raises(Unavailable, match="may not open it"):
+        private.start(str(tmp_path / "socket"))
