@@ -215,7 +215,7 @@ def give(name: str, uid: int, gid: int, above: int) -> None:
     fd = os.open(name, flags, dir_fd=above)
     try:
         if not socket_path():
-            os.fchown(fd, uid, gid)
+            os.chown(fd, uid, gid)
             return
         answer, _ = _ask_twice(Give(uid, gid), fd)
     except Unavailable as error:
