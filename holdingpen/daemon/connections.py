@@ -81,9 +81,6 @@ _WELCOME: Final = encode(wire.Welcome(wire.VERSION, __version__))
 class Store(Protocol):
     """What keeps descriptors for the next daemon: `daemon.systemd.Systemd`."""
 
-    #: How many.
-    store_max: int
-
     def keep(self, name: str, fd: int) -> None:
         """Have a duplicate of `fd` kept."""
 
@@ -196,7 +193,6 @@ class Connections:
         self._flags = socket.MSG_PEEK if store is not None else 0
         #: Clients of whose words some still lie in their sockets.
         self._owing: set[Client] = set()
-        self._kept = 0
         #: Why a connection could not be kept; None: all are.
         self.trouble: str | None = None
         self.limits = limits
@@ -616,7 +612,6 @@ class Connections:
         if client.backlog_bytes and client.kept and self._store is not None:
             with contextlib.suppress(HoldingPenError):
                 self._store.forget(f"c{client.number}")
-                self._kept -= 1
                 client.kept, client.half_said = False, True
         elif client.half_said and not client.backlog_bytes:
             client.half_said = False
@@ -642,14 +637,7 @@ class Connections:
             if not client.kept:
                 self._store.keep(f"c{number}", client.fd)
                 client.kept = True
-                self._kept += 1
             self.trouble = None
-            if self._kept > self._store.store_max:
-                self.trouble = (
-                    f"{self._kept} connections have leases, and systemd keeps "
-                    f"{self._store.store_max}: the others end with the daemon. Raise "
-                    "FileDescriptorStoreMax= of holdingpen.service."
-                )
         except HoldingPenError as why:
             self.trouble = f"leases do not outlive a restart of the daemon: {why}"
 
@@ -669,7 +657,6 @@ class Connections:
             client = Client(sock, int(digits), peer(sock))
             client.session.resume()
             client.kept = True
-            self._kept += 1
             self._next = max(self._next, client.number + 1)
             uid = client.who.uid
             self._of_user[uid] = self._of_user.get(uid, 0) + 1
@@ -706,7 +693,6 @@ class Connections:
                 client.sock.shutdown(socket.SHUT_RDWR)
             with contextlib.suppress(HoldingPenError):
                 self._store.forget(f"c{client.number}")
-            self._kept -= 1
         client.sock.close()
         self._silent.pop(client.number, None)
         client.todo.clear()

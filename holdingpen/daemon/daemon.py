@@ -429,7 +429,7 @@ class Daemon:
         for hand in self._hands.values():
             troubles += hand.troubles(self._settings)
         troubles += self._performer.troubles.values()
-        parts = (self._archive, self._flag, self.connections)
+        parts = (self._archive, self._flag, self.connections, self._systemd)
         troubles += [part.trouble for part in parts if part.trouble]
         troubles += self._given_up()
         troubles += [self._doorway.trouble] if self._doorway.trouble else []

@@ -57,8 +57,8 @@ SEND_TIMEOUT_S: Final = 5.0
 
 #: Bytes in the name of a kept descriptor.  All names together travel in one variable
 #: of the environment, and such a string ends at 128 KiB (MAX_ARG_STRLEN, execve(2)):
-#: 4224 of them, which is FileDescriptorStoreMax= in our unit.
-NAME_BYTES_MAX: Final = 30
+#: 7680 of them, which is FileDescriptorStoreMax= in our unit.
+NAME_BYTES_MAX: Final = 16
 
 #: Priorities of syslog(3).
 ERROR, WARNING, NOTICE, INFO = 3, 4, 5, 6
@@ -110,6 +110,8 @@ class Systemd:
             self.store_max = 0
         self._listener: socket.socket | None = None
         self._stored: dict[str, int] = {}
+        #: The names of all that is kept, by a former daemon or this one.
+        self._kept: set[str] = set()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         # The socket blocks, and the kernel ends the wait: a timeout of Python's makes
         # it a non-blocking one, whose send fails when systemd has much to read.
@@ -137,6 +139,7 @@ class Systemd:
                 os.close(fd)
             else:
                 self._stored[name] = _moved_up(fd)
+                self._kept.add(name)
         elif self._listener is None:
             self._listener = socket.socket(fileno=fd)
             self._listener.setblocking(False)
@@ -203,7 +206,7 @@ class Systemd:
         Nothing happens where there is no store.
 
         Args:
-            name: 1 to 30 printable ASCII characters without blanks and colons, that
+            name: 1 to 16 printable ASCII characters without blanks and colons, that
                 nothing else in the store has.
             fd: any open descriptor; systemd has it when `barrier` is through.
             poll: whether it is thrown out when its other end hangs up.
@@ -212,6 +215,7 @@ class Systemd:
             Unavailable: when systemd does not take it.
         """
         if self.can_keep:
+            self._kept.add(name)
             how = "" if poll else "\nFDPOLL=0"
             self._tell(f"FDSTORE=1\nFDNAME={_good(name)}{how}", fd)
 
@@ -222,7 +226,20 @@ class Systemd:
             Unavailable: when systemd does not take it.
         """
         if self.can_keep:
+            self._kept.discard(name)
             self._tell(f"FDSTOREREMOVE=1\nFDNAME={_good(name)}")
+
+    @property
+    def trouble(self) -> str:
+        """Why not all that is kept will be there later on; empty: it will."""
+        if len(self._kept) <= self.store_max:
+            return ""
+        return (
+            f"{len(self._kept)} descriptors are to outlive the daemon, connections of "
+            f"leases and what these have, and systemd keeps {self.store_max}: the last "
+            "end with the daemon. Raise FileDescriptorStoreMax= of holdingpen.service, "
+            "and FDSTORE= with it."
+        )
 
     def begin_barrier(self) -> int:
         """Ask systemd to work off all it was told before.

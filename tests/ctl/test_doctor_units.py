@@ -21,7 +21,7 @@ SERVICE = {
     "Result": "success",
     "NRestarts": "0",
     "MainPID": "500",
-    "FileDescriptorStoreMax": "4224",
+    "FileDescriptorStoreMax": "7680",
     "NFileDescriptorStore": "3",
     "FileDescriptorStorePreserve": "yes",
     "LimitNOFILE": "16384",

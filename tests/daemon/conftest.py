@@ -354,7 +354,7 @@ class Client:
 class Told:
     """Whoever started the daemon; `systemd.Systemd`."""
 
-    store_max = 4
+    trouble = ""
     #: The store of descriptors; None: there is none.  It outlives daemons.
     store: dict[str, int] | None = None
 
@@ -374,7 +374,7 @@ class Told:
         """What the last daemon had kept; the store keeps copies."""
         return {name: os.dup(fd) for name, fd in (self.store or {}).items()}
 
-    def keep(self, name: str, fd: int) -> None:
+    def keep(self, name: str, fd: int, poll: bool = True) -> None:
         assert self.store is not None
         assert name not in self.store
         self.store[name] = os.dup(fd)

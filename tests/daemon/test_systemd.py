@@ -186,6 +186,22 @@ class TestKept:
         for each in (fd, *fds):
             os.close(each)
 
+    def test_a_pipe_is_kept_until_it_is_forgotten(self, make, there):
+        """Its other end says how it ended, and must be heard."""
+        make(FDSTORE="9").keep("g1said", there.fileno(), poll=False)
+        words, (got,) = hear(there)
+        os.close(got)
+        assert words == "FDSTORE=1\nFDNAME=g1said\nFDPOLL=0"
+
+    def test_more_than_it_takes_is_said_until_it_is_less(self, make, there):
+        systemd = make(FDSTORE="2")
+        for name in ("a", "b", "b", "c"):
+            systemd.keep(name, there.fileno())
+        assert "3 descriptors" in systemd.trouble
+        assert "FileDescriptorStoreMax=" in systemd.trouble
+        systemd.forget("b")
+        assert systemd.trouble == ""
+
     def test_a_name_is_forgotten(self, there, make):
         make(FDSTORE="9").forget("c17")
         assert hear(there) == ("FDSTOREREMOVE=1\nFDNAME=c17", [])
@@ -204,7 +220,7 @@ class TestKept:
 
     def test_all_names_of_a_full_store_go_into_one_variable(self):
         """MAX_ARG_STRLEN of execve(2) counts the variable's name and the zero byte."""
-        names = ":".join(["x" * NAME_BYTES_MAX] * 4224)
+        names = ":".join(["x" * NAME_BYTES_MAX] * 7680)
         assert len(f"LISTEN_FDNAMES={names}\0") <= 32 * 4096
 
     def test_a_barrier_is_through_when_its_other_end_is_closed(self, there, make):
