@@ -175,8 +175,8 @@ class RamHand:
             ballast.back(number)
         # what was not begun to be made ready is about to be
         unready = (x for x in leases.values() if _is_unready(x, kept))
-        booked += sum(x.drawn.get("ram", 0) for x in unready)
-        ballast.drop(max(0, ballast.held - booked))
+        to_be_kept = sum(x.drawn.get("ram", 0) for x in unready)
+        ballast.drop(max(0, ballast.held - booked - to_be_kept))
         return Adopted(min(booked, ballast.held), frozenset(go_on))
 
     def total(self) -> int:
