@@ -50,6 +50,12 @@ core.calendar plans.  What it has is an allotment, `ram@17`: a ledger of its own
 ballast of its own, on which leases inside draw by the same law.  Its date comes,
 `Ended`: all of it is the machine's again.
 
+One restart.  systemd keeps connections (`c17`), the files of the ballast and who has
+what of them (`b`, `b3`), the pipes of control groups' helpers (`g17told`); disks keep
+what lies on them.  The next daemon replays the journal and asks connections and hands
+to `adopt` what goes on; `Started` says what they found, and core.starting puts the
+books right: the rest is `Lost`, or `Ended`.
+
 One closed connection.  EOF -> `Gone` -> `Ended`; its memory goes leased -> settling;
 `Measure` -> devices.host in a thread -> `Measured` -> settling -> free by what was
 really seen; the line is served, and `TakeBallast` has what is left.

@@ -4,12 +4,14 @@ The hands of this floor are plain blocking code, called from the daemon's worker
 threads.  They know amounts and leases' numbers, and nothing of who waits for what.
 
     ram.py        memory as the pages of files that may be lent whole
-                  pool.py, pieces.py, files.py, hugefile.py, pages.py are its parts
+                  pool.py, pieces.py, files.py, hugefile.py, pages.py are its parts;
+                  shelf.py is where they outlive this process
     reserve.py    slightly more of it than is promised, in no books
     samegroup.py  memory that reaches a program inside one control group
                   leasegroup.py is one group; lazyholder.py the helper in it, a program
     disk.py       blocks of a disk, as a file, a file system, or a directory
-                  blocks.py, grounds.py, trees.py, scratch.py are its parts
+                  blocks.py, grounds.py, trees.py, scratch.py, heirs.py are its parts
+    mounting.py   who mounts: this process, or mounter.py, a program
     lent.py       whether anybody still uses a file, for memory and disk
 
 `holdingpen.devices.scripted` has a make-believe ballast that passes the same tests.
