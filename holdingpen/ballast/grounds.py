@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from holdingpen.amounts import format_size
-from holdingpen.ballast import scratch, trees
+from holdingpen.ballast import mounting, scratch, trees
 from holdingpen.ballast.blocks import UNIT, BlockFile, Pool, fallocate
 from holdingpen.ballast.lent import in_use
 from holdingpen.errors import Unavailable
@@ -88,7 +88,7 @@ class Grounds:
         name = str(lease)
         os.mkdir(name, 0o700, dir_fd=self.leases)
         try:
-            os.chown(name, uid, gid, dir_fd=self.leases, follow_symlinks=False)
+            mounting.give(name, uid, gid, self.leases)
         except OSError:
             os.rmdir(name, dir_fd=self.leases)
             raise
