@@ -97,7 +97,6 @@ def test_reservations_and_orders_are_there_and_leases_are_over(boots, tmp_path):
         assert status.drain == "the disks are changed"
         assert conn.story(worker.lease).why_ended == "daemon-restarted"
         conn.undrain()
-        # and what is reserved is held again
-        machine.until(
-            lambda: conn.status().resources["ram"].held == 2**26, "it is held"
-        )
+        # what is reserved is held by itself, and the rest beside it
+        rest = 2**26 - 2**24
+        machine.until(lambda: conn.status().resources["ram"].held == rest, "it is held")
