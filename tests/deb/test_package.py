@@ -13,6 +13,8 @@ from types import ModuleType
 
 import pytest
 
+from holdingpen.client.blocking import connect
+
 _HERE = Path(__file__).parent
 
 
@@ -33,7 +35,7 @@ pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 #: apt as it is used inside, where there is no network.
 APT = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-y")
-UNITS = ("holdingpen.socket", "holdingpen.service")
+UNITS = ("holdingpen.socket", "holdingpen.service", "holdingpen-mounter.socket")
 #: What a machine writes of itself while it runs.
 OWN = ("/proc", "/sys", "/run", "/tmp", "/dev", "/var/cache", "/var/log", "/var/tmp")
 #: logind's, and no package's.
@@ -148,7 +150,7 @@ def _inside(made, deb: Path) -> str:
 
 
 def test_installed_it_runs_and_will_at_boot(installed):
-    assert installed.states() == ["active", "active"]
+    assert installed.states() == ["active"] * 3
     assert installed.run("systemctl", "is-enabled", *UNITS).split() == ["enabled"] * 2
     assert "Nobody holds a lease" in installed.run("holdingpenctl", "status")
     installed.run("gatekeeper", "--require", "true")
@@ -212,7 +214,7 @@ def test_an_upgrade_loses_no_lease_and_no_reservation(installed, later):
     installed.hold("held")
     before = installed.listed()
     said = installed.install(later)
-    assert installed.states() == ["active", "active"], said
+    assert installed.states() == ["active"] * 3, said
     assert trees.NEXT_VERSION in installed.run("dpkg", "-s", "holdingpen")
     after = installed.listed()
     assert [x.split()[0] for x in after.splitlines()] == [
@@ -237,7 +239,8 @@ def test_an_upgrade_under_load_is_a_pause(installed, later):
         lambda: all(len(x.answered) > n for x, n in zip(workers, then, strict=True)),
         "everybody is answered",
     )
-    assert {int(x.split()[0]) for x in installed.listed().splitlines()[1:]} == before
+    with connect(path) as conn:
+        assert {x.id for x in conn.status().leases} == before
     for one in workers:
         one.stop()
     assert [x.failure for x in workers if x.failure] == []
@@ -288,7 +291,7 @@ def test_a_program_under_a_lease_outlives_the_removal(installed):
 
 def test_removed_it_leaves_configuration_and_journal(installed):
     installed.apt("remove", "holdingpen")
-    assert installed.states() == ["inactive", "inactive"]
+    assert installed.states() == ["inactive"] * 3
     assert installed.show("holdingpen.service", "NFileDescriptorStore") == "0"
     left = {x for x in installed.files() if "holdingpen" in x or "gatekeeper" in x}
     assert {"/etc/holdingpen.toml", "/var/lib/holdingpen/journal"} <= left
