@@ -82,7 +82,7 @@ class MemFiles:
 
     def new(self) -> int:
         """Have a new empty file."""
-        made = _memfd()
+        made = memfd("holdingpen")
         try:
             # by default anybody may open it, as who was lent it can find it again for
             # ever (tried: O_PATH)
@@ -96,14 +96,19 @@ class MemFiles:
         """Nothing is held open between two files."""
 
 
-def _memfd() -> int:
+def memfd(name: str) -> int:
+    """Make an empty file of shared memory that cannot be executed.
+
+    Raises:
+        OSError: when none can be had.
+    """
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
-        return os.memfd_create("holdingpen", flags | _MFD_NOEXEC_SEAL)
+        return os.memfd_create(name, flags | _MFD_NOEXEC_SEAL)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-    return os.memfd_create("holdingpen", flags)
+    return os.memfd_create(name, flags)
 
 
 def open_files() -> Files:

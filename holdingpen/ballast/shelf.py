@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import msgspec
 
+from holdingpen.ballast.files import memfd
 from holdingpen.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Shelf:
         for number, fd in sorted(numbers.items()):
             self.left.append(Left(number, fd, labels.get(number, Label())))
         if self._table < 0:
-            self._table = os.memfd_create("purses", os.MFD_CLOEXEC)
+            self._table = memfd("purses")
             self._keep(INITIAL, self._table)
 
     def put(self, fd: int) -> int:

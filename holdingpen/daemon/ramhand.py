@@ -155,8 +155,11 @@ class RamHand:
             for x in leases.values()
             if x.how.get("ram") == "group"
         }
+        # before: one may be over at once
+        self._filled |= in_groups
         fed = self._groups.begin(in_groups)
-        self._filled |= {lease: in_groups[lease] for lease in fed}
+        for lease in in_groups.keys() - fed:
+            self._filled.pop(lease, None)
         if not self._inherited:
             return None
         ballast, kept = self.ballast, self.ballast.kept
