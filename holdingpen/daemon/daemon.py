@@ -290,11 +290,14 @@ class Daemon:
         going_on = {
             x.id: x for x in books.held.values() if x.stays or x.ask.conn in conns
         }
-        over = (books.held.keys() - going_on.keys()) | books.coming.keys()
+        over = [x for x in books.held.values() if x.id not in going_on]
         for name, hand in self._hands.items():
             ledgers = books.ledgers.values()
             booked = sum(x.held for x in ledgers if x.resource == name)
-            adopted = hand.adopt(booked, going_on, frozenset(over))
+            owing = {x.id for x in over if name in x.how}
+            for lease, owed in books.coming.items():
+                owing |= {lease for key in owed if books.ledgers[key].resource == name}
+            adopted = hand.adopt(booked, going_on, frozenset(owing))
             for note in hand.notes:
                 log(note)
             if adopted is not None:

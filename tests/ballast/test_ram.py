@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from holdingpen.ballast import hugefile, ram
@@ -243,13 +244,14 @@ def run_as_nobody(command: list[str], cwd: str) -> subprocess.CompletedProcess[s
 
 
 def interpreter_for_nobody() -> str:
-    """This one, or the system's where nobody may not run this one."""
-    is_new = "import sys; sys.exit(sys.version_info < (3, 11))"
+    """This one, or the system's of the same version where nobody may not run this."""
+    ours = tuple(sys.version_info[:2])
+    is_ours = f"import sys; sys.exit(sys.version_info[:2] != {ours})"
     for candidate in (sys.executable, "/usr/bin/python3"):
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
-            run_as_nobody([candidate, "-c", is_new], "/")
+            run_as_nobody([candidate, "-c", is_ours], "/")
             return candidate
-    pytest.skip("there is no Python 3.11 that nobody can run")
+    pytest.skip(f"there is no Python {ours[0]}.{ours[1]} that nobody can run")
 
 
 @pytest.mark.real
@@ -273,6 +275,7 @@ def test_an_ordinary_user_has_ballast_too() -> None:
     with tempfile.TemporaryDirectory() as place:
         Path(place).chmod(0o755)
         shutil.copytree(Path(ram.__file__).parents[1], Path(place, "holdingpen"))
+        shutil.copytree(Path(msgspec.__file__).parent, Path(place, "msgspec"))
         done = run_as_nobody([interpreter_for_nobody(), "-B", "-c", program], place)
     amounts, kind, *lent = done.stdout.splitlines()
     assert lent == ["None", "32 0"]

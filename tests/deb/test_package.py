@@ -151,7 +151,7 @@ def _inside(made, deb: Path) -> str:
 
 def test_installed_it_runs_and_will_at_boot(installed):
     assert installed.states() == ["active"] * 3
-    assert installed.run("systemctl", "is-enabled", *UNITS).split() == ["enabled"] * 2
+    assert installed.run("systemctl", "is-enabled", *UNITS).split() == ["enabled"] * 3
     assert "Nobody holds a lease" in installed.run("holdingpenctl", "status")
     installed.run("gatekeeper", "--require", "true")
 
