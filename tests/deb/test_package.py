@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +41,11 @@ UNITS = ("holdingpen.socket", "holdingpen.service", "holdingpen-mounter.socket")
 OWN = ("/proc", "/sys", "/run", "/tmp", "/dev", "/var/cache", "/var/log", "/var/tmp")
 #: logind's, and no package's.
 LINGER = "/var/lib/systemd/linger"
+
+#: What piuparts does with it, besides to install and purge it.
+PIUPARTS = ("--install-remove-install", "--install-purge-install")
+#: In a tree that is given, whose apt knows only the package of before.
+GIVEN = ("-e", "/base", "-d", "trixie", "--keep-sources-list", "--bindmount=/before")
 
 
 class Bare(machine.Machine):
@@ -311,6 +317,30 @@ def test_purged_it_leaves_nothing(bare, deb):
     units = bare.run("systemctl", "list-units", "--all", "--plain", "--no-legend")
     known = {line.split()[0] for line in units.splitlines() if "holdingpen" in line}
     assert known <= {"holdingpen.slice"}
+
+
+def test_piuparts_has_nothing_to_say(made, deb, later):
+    """Installed, removed, purged and installed again, and upgraded.
+
+    Its mirror is a directory, so it takes half a minute and no network.
+    """
+    base, before = made.building / "base", made.building / "before"
+    subprocess.run(["cp", "-a", str(made.installing), str(base)], check=True)
+    words = ("install", "--no-install-recommends")
+    made.inside(base, *APT, *words, *trees.WANTED)
+    made.inside(made.building, *APT, *words, "piuparts")
+    before.mkdir()
+    shutil.copy(deb, before)
+    made.inside(
+        made.building, "sh", "-c", "cd /before && dpkg-scanpackages . >Packages"
+    )
+    shutil.rmtree(base / "etc/apt/sources.list.d", ignore_errors=True)
+    sources = base / "etc/apt/sources.list"
+    sources.write_text("deb [trusted=yes] file:/before ./\n")
+    words = ("piuparts", *GIVEN, *PIUPARTS, "--skip-minimize", "--no-eatmydata")
+    said = made.inside(made.building, *words, _inside(made, later))
+    assert "PASS: Installation and purging test" in said
+    assert "PASS: Installation, upgrade and purging tests" in said
 
 
 def test_the_packages_own_test_passes(made, deb):
