@@ -275,6 +275,8 @@ class SameGroup:
                     self._retire(path)
             self._cover()
         except OSError as error:
+            for lease in list(self._leases):
+                self.end(lease)
             raise Unavailable(
                 f"cannot look after the control groups in {self._base}: {error}."
             ) from error

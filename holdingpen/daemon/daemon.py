@@ -46,7 +46,7 @@ from holdingpen.daemon.settings import (
     Settings,
     read_settings,
 )
-from holdingpen.daemon.systemd import ERROR, NOTICE, Systemd, log
+from holdingpen.daemon.systemd import ERROR, NOTICE, WARNING, Systemd, log
 from holdingpen.daemon.yielding import Yielding
 from holdingpen.devices import HostLike
 from holdingpen.devices.logind import open_logind
@@ -94,6 +94,8 @@ class Daemon:
         self._clock = clock
         self._since = clock()
         self._settings = settings
+        #: Why the last reload changed nothing; empty: it did.
+        self._mistake = ""
         self._wake_at_s = inf
         self._timer = trio.CancelScope()
         self.socket = where(settings, options)
@@ -141,6 +143,7 @@ class Daemon:
             self._systemd if self._systemd.can_keep else None,
             self.keeper.unsynced,
         )
+        self._say_what_is_gone()
         stored = self.connections.adopt(self._systemd.stored("c"))
         if stored:
             log(f"{len(stored)} connections of the last daemon go on")
@@ -218,7 +221,7 @@ class Daemon:
                     return
                 systemd.reloading()
                 self._reload()
-                systemd.ready(f"serving {self.socket}")
+                systemd.ready(self._mistake or f"serving {self.socket}")
 
     def close(self) -> None:
         """Let go of what the process would let go of anyway; for tests, mostly."""
@@ -301,8 +304,22 @@ class Daemon:
             for note in hand.notes:
                 log(note)
             if adopted is not None:
-                held[name], kept[name] = adopted
+                held[name], kept[name] = adopted.held, adopted.kept
+                for lease in adopted.in_use:
+                    self._performer.expect(name, lease)
         return ev.Started(self._clock(), self._host.boot_id(), conns, held, kept)
+
+    def _say_what_is_gone(self) -> None:
+        """Disks of the books that the configuration does not name any more."""
+        for name, ledger in self.keeper.pen.books.resources.items():
+            word = name.partition(".")[2]
+            if name.startswith(f"{DISK}.") and ledger.hold and name not in self._hands:
+                log(
+                    f"[disk.{word}] is not in the configuration any more. What it held "
+                    "and its leases had is still on the disk: put the table back and "
+                    "run holdingpen --give-back.",
+                    WARNING,
+                )
 
     def _configured(self) -> ev.Configured:
         disks = {
@@ -319,7 +336,9 @@ class Daemon:
                 hand.wishes(settings)
         except HoldingPenError as why:
             log(f"{why} The configuration in force stays.", ERROR)
+            self._mistake = f"the configuration in force is older than its file: {why}"
             return
+        self._mistake = ""
         old = {word: disk.path for word, disk in self._settings.disks.items()}
         if old != {word: disk.path for word, disk in settings.disks.items()}:
             log("other [disk.NAME] tables count after a restart; these stay.")
@@ -429,6 +448,7 @@ class Daemon:
 
     def _surroundings(self) -> translate.Surroundings:
         troubles = [self._journal.trouble] if self._journal.trouble else []
+        troubles += [self._mistake] if self._mistake else []
         for hand in self._hands.values():
             troubles += hand.troubles(self._settings)
         troubles += self._performer.troubles.values()

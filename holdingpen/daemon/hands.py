@@ -29,6 +29,8 @@ class Adopted(NamedTuple):
     held: int
     #: Leases that go on and still have what was kept for them.
     kept: frozenset[int]
+    #: Leases that are long over and of which somebody still uses something.
+    in_use: frozenset[int] = frozenset()
 
 
 class Hand(Protocol):

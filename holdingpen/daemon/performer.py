@@ -124,6 +124,11 @@ class Performer:
         )
         thread.start()
 
+    def expect(self, resource: str, lease: int) -> None:
+        """Ask for what was lent to a lease that is long over, until it comes."""
+        self._coming[resource, lease] = float("inf")
+        self._something_comes.set()
+
     def close(self) -> None:
         """Let the threads end when they have done what they were given.
 
@@ -163,10 +168,20 @@ class Performer:
                 jobs.put(lambda: self._measure(hand, resource, None, fresh))
 
     def _without_hand(self, effect: Effect) -> None:
-        """The last daemon had a table for it, and its ballast went with that."""
-        if isinstance(effect, do.TakeBack):
-            gone = ev.BallastBack(self._clock(), effect.lease, effect.resource, 0)
-            self._tell(partial(self._report, gone))
+        """The last daemon had a table for it: nothing of it can be had here."""
+        at, name = self._clock(), effect.resource
+        event: ev.Event
+        match effect:
+            case do.TakeBack():
+                event = ev.BallastBack(at, effect.lease, name, 0)
+            case do.TakeBallast():
+                event = ev.BallastTaken(at, name, effect.amount, 0, effect.ledger)
+            case do.Prepare():
+                why = f"{name} is not in the configuration any more."
+                event = ev.BallastDropped(at, effect.lease, name, problem=why)
+            case _:
+                return
+        self._tell(partial(self._report, event))
 
     async def watch(self) -> None:
         """Raise what broke one of the threads, or the reporting, if ever."""

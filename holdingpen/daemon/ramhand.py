@@ -53,9 +53,12 @@ class Groups:
         same: SameGroup | None,
         why_not: str,
         handed: Mapping[str, int] | None = None,
+        store: Store | None = None,
     ) -> None:
         self.same = same
+        #: Why no lease gets a new one; empty: it does.
         self.why_not = why_not
+        self._store = store
         #: What a former daemon left of its groups' helpers.
         self._handed = handed or {}
         self._heard: Callable[[int, str], None] = lambda lease, how: None
@@ -72,8 +75,12 @@ class Groups:
         """Go on with those that a former daemon filled, lease to bytes; the leases."""
         handed, self._handed = self._handed, {}
         if self.same is None:
-            for fd in handed.values():
+            for name, fd in handed.items():
+                # a helper ends with its pipe
                 os.close(fd)
+                if self._store is not None:
+                    with suppress(Unavailable):
+                        self._store.forget(name)
             return frozenset()
         try:
             return self.same.begin(handed, amounts)
@@ -158,10 +165,11 @@ class RamHand:
         # before: one may be over at once
         self._filled |= in_groups
         fed = self._groups.begin(in_groups)
-        for lease in in_groups.keys() - fed:
-            self._filled.pop(lease, None)
+        for number in in_groups.keys() - fed:
+            self._filled.pop(number, None)
         if not self._inherited:
-            return None
+            # the table cannot be read, but groups need none
+            return Adopted(0, fed) if fed else None
         ballast, kept = self.ballast, self.ballast.kept
         go_on = {
             x.id: x
@@ -174,13 +182,13 @@ class RamHand:
                 with suppress(Unavailable):
                     # it has ended, and its end is about to be heard
                     self._pacer.add(lease.id, lease.ask.who.pid, kept[lease.id])
-        for number in kept.keys() - go_on.keys() - over:
-            ballast.back(number)
+        nobodys = kept.keys() - go_on.keys() - over
+        in_use = frozenset(n for n in nobodys if ballast.back(n) is None)
         # what was not begun to be made ready is about to be
         unready = (x for x in leases.values() if _is_unready(x, kept))
         to_be_kept = sum(x.drawn.get("ram", 0) for x in unready)
         ballast.drop(max(0, ballast.held - booked - to_be_kept))
-        return Adopted(min(booked, ballast.held), frozenset(go_on))
+        return Adopted(min(booked, ballast.held), frozenset(go_on), in_use)
 
     def total(self) -> int:
         """The machine's memory."""
@@ -370,17 +378,18 @@ def open_groups(
         store: keeps the pipes of their helpers for the next daemon; None: nobody does.
         handed: those that a former one left; closed by `Groups.begin`.
     """
+    why_not = ""
     if settings.ram_handover not in ("auto", "exact") or not settings.ram_hold:
-        return Groups(
-            None,
+        why_not = (
             "When this daemon started nothing was to be held back, or [ram] handover "
-            "said otherwise: restart it.",
-            handed,
+            "said otherwise: restart it."
         )
+    groups = Groups(None, why_not, handed, store)
+    if why_not and not handed:
+        return groups
     found = find_groups("memory", Path("/proc"), Path("/sys/fs/cgroup"))
-    groups = Groups(None, "", handed)
     try:
         groups.same = SameGroup.open(found.version, found.paths, groups.over, store)
     except Unavailable as why:
-        groups.why_not = str(why)
+        groups.why_not = groups.why_not or str(why)
     return groups

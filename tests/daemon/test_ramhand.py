@@ -545,3 +545,48 @@ def test_what_was_ready_though_nobody_heard_goes_on(host):
     with closing(inheriting(host, left(host, l5=64 * MIB))) as hand:
         found = hand.adopt(448 * MIB, leases, frozenset())
         assert found == Adopted(448 * MIB, frozenset({5}))
+
+
+def test_what_is_still_in_use_though_nobody_asks_for_it_is_said(host):
+    ballast = left(host, l7=32 * MIB)
+    lent = ballast.lend(7, 32 * MIB, lambda step: True)
+    with closing(inheriting(host, ballast)) as hand:
+        found = hand.adopt(480 * MIB, {}, frozenset())
+        assert found == Adopted(480 * MIB, frozenset(), frozenset({7}))
+        for piece in lent:
+            os.close(piece.fd)
+        assert hand.take_back(7, None) == 32 * MIB
+
+
+def test_a_group_goes_on_though_the_table_of_the_rest_is_lost(host, same):
+    groups = Groups(same, "", {"g5told": -1})
+    with closing(RamHand(left(host), host, Settings(ram_keep=0), groups)) as hand:
+        found = hand.adopt(0, going_on(how="group"), frozenset())
+        assert found == Adopted(0, frozenset({5}))
+
+
+class Forgets:
+    def __init__(self):
+        self.names = []
+
+    def keep(self, name, fd, poll=True):
+        raise AssertionError
+
+    def forget(self, name):
+        self.names.append(name)
+
+
+def test_helpers_that_nobody_goes_on_with_are_forgotten():
+    store, (told, ours) = Forgets(), os.pipe()
+    groups = Groups(None, "no groups here.", {"g5told": ours}, store)
+    assert groups.begin({5: MIB}) == frozenset()
+    assert (store.names, os.read(told, 1)) == (["g5told"], b"")
+    os.close(told)
+
+
+def test_groups_of_before_go_on_where_no_new_ones_are_wanted(monkeypatch, same):
+    monkeypatch.setattr(ramhand.SameGroup, "open", lambda *words: same)
+    for settings in (Settings(), Settings(ram_hold=GIB, ram_handover="paced")):
+        groups = open_groups(settings, None, {"g5told": -1})
+        assert groups.begin({5: MIB}) == {5}
+        assert "restart it" in groups.why_not
