@@ -422,3 +422,31 @@ async def test_swapped_out_ballast_is_said(scene):
     scene.perform(do.Measure("ram", fresh=False))
     await scene.event()
     assert "64.0 MiB of the ballast are swapped out" in scene.hand.troubles(settings)[1]
+
+
+@pytest.mark.parametrize(
+    ("effect", "said"),
+    [
+        (do.TakeBack("disk.gone", 3), "BallastBack"),
+        (do.TakeBallast("disk.gone", MIB, "disk.gone"), "BallastTaken"),
+        (do.Prepare("disk.gone", MIB, 3, "image", MIB, WHO), "BallastDropped"),
+    ],
+)
+async def test_of_what_no_hand_has_nothing_comes_and_it_is_said(scene, effect, said):
+    scene.perform(effect)
+    event = await scene.event()
+    assert type(event).__name__ == said
+    assert event.resource == "disk.gone"
+    assert getattr(event, "amount", 0) == 0
+    assert bool(getattr(event, "problem", "")) == (said == "BallastDropped")
+
+
+async def test_what_was_lent_long_ago_is_asked_for_until_it_comes(scene):
+    scene.ballast.take(32 * MIB, lambda step: True)
+    scene.ballast.keep(7, 32 * MIB)
+    scene.performer.expect("ram", 7)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(scene.performer.chase)
+        event = await scene.event()
+        nursery.cancel_scope.cancel()
+    assert (type(event), event.lease, event.amount) == (ev.BallastBack, 7, 32 * MIB)

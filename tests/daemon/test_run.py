@@ -118,6 +118,13 @@ async def test_reload_of_a_bad_configuration_changes_nothing(start, config, bad,
     said = capfd.readouterr().err
     assert str(config) in said
     assert "The configuration in force stays." in said
+    # and who did not look into the log sees it until it is mended
+    client = await pen.client()
+    (trouble,) = (await client.ask(wire.GetStatus)).troubles
+    assert trouble.startswith("the configuration in force is older")
+    config.write_text("")
+    await reload(pen)
+    assert (await client.ask(wire.GetStatus)).troubles == []
 
 
 async def test_a_resource_taken_out_on_reload_lends_nothing_new(start, config):
