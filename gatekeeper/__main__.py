@@ -21,6 +21,9 @@ _STDOUT = 1
 #: again after this many seconds, so many times.  The same id is never granted twice.
 ASK_AGAIN_S = 5.0
 ASK_AGAIN_MAX = 3
+#: How often another daemon is asked when one ends before it has heard us: each was
+#: killed within the millisecond.
+ASK_ANEW_MAX = 3
 #: The live line is drawn anew, so that the time waited is seen to pass.
 TICK_S = 1.0
 
@@ -77,7 +80,8 @@ def run(options: "Options") -> int:
     talk = _reach(options)
     variables: dict[bytes, bytes] = {}
     if talk is not None:
-        variables = _variables(options, stand_in_line(talk, options))
+        talk, granted = stand_in_line(talk, options)
+        variables = _variables(options, granted)
     if options.parent:
         from gatekeeper import parent
 
@@ -96,29 +100,40 @@ def _reach(options: "Options") -> "Conversation | None":
         return start_or_do_without(options, why)
 
 
-def stand_in_line(talk: "Conversation", options: "Options") -> dict[object, object]:
+def stand_in_line(
+    talk: "Conversation", options: "Options"
+) -> "tuple[Conversation, dict[object, object]]":
     """Ask, and wait until it is granted.
 
+    Who had no word of a lease when the daemon ended was not heard, and asks its next.
+
     Returns:
-        The Granted.
+        The conversation, which may be another one, and the Granted.
 
     Raises:
         Refusal: when the daemon says no, or it is not `--exact`.
         RemoteMistake: when it does not speak the protocol.
         Unavailable: `daemon-gone`; its `exit_status` is 69 with `--require`, else 125.
     """
-    try:
-        talk.say(conversation.opening(options))
-        granted, told = _wait(talk, options)
-    except Exception as why:
-        from gatekeeper.failures import left_alone
+    anew = ASK_ANEW_MAX
+    while True:
+        try:
+            talk.say(conversation.opening(options))
+            granted, told = _wait(talk, options)
+            break
+        except Exception as why:
+            from gatekeeper.failures import another, left_alone
 
-        raise left_alone(options, why) from None
+            anew -= 1
+            next_one = another(options, talk, why) if anew >= 0 else None
+            if next_one is None:
+                raise left_alone(options, why) from None
+            talk = next_one
     if told or options.verbose or options.exact:
         from gatekeeper import handover
 
         handover.judge(options, granted, told)
-    return granted
+    return talk, granted
 
 
 def _wait(
@@ -139,6 +154,7 @@ def _wait(
                     talk.say(conversation.request(options))
                 continue
             if message.get("t") == "waiting":
+                talk.placed = True
                 if view is None and not options.quiet:
                     from gatekeeper.waiting import View
 

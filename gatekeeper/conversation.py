@@ -39,10 +39,12 @@ _PLAIN = frozenset(
 class Conversation:
     """One connection to the daemon."""
 
-    __slots__ = ("_rest", "_socket")
+    __slots__ = ("_rest", "_socket", "placed")
 
     def __init__(self, connected: _socket.socket) -> None:
         self._socket = connected
+        #: Whether the daemon was heard to have a lease or a place for us.
+        self.placed = False
         #: The beginning of one frame whose end has not come.
         self._rest = b""
 

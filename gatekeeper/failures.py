@@ -86,6 +86,23 @@ def start_or_do_without(options: Options, why: Exception) -> Conversation | None
     return None
 
 
+def another(
+    options: Options, talk: conversation.Conversation, why: Exception
+) -> conversation.Conversation | None:
+    """The next daemon, where the last one ended before it can have heard us.
+
+    Under systemd its socket is there all the time.
+    """
+    gone = isinstance(why, Unavailable) and why.code == "daemon-gone"
+    if not gone or talk.placed:
+        return None
+    talk.close()
+    try:
+        return conversation.reach(options.socket)
+    except HoldingPenError:
+        return None
+
+
 def left_alone(options: Options, why: Exception) -> Exception:
     """The error to end with when asking or waiting failed by `why`."""
     if not isinstance(why, Unavailable):

@@ -17,7 +17,7 @@ from holdingpen.client.finding import dial
 from holdingpen.client.held import Held, Thing
 from holdingpen.client.pieces import Pieces
 from holdingpen.client.terms import Amount, Terms, read_amounts
-from holdingpen.errors import HoldingPenError
+from holdingpen.errors import HoldingPenError, Unavailable
 
 if TYPE_CHECKING:
     import socket
@@ -84,12 +84,21 @@ class AsyncLease(Held):
         """
         try:
             await self._loop.checkpoint()
-            await self._dial()
-            await self._until(self._answered, inf)
+            await self._ask()
             self.granted = time.time()
         except BaseException:
             self._leave()
             raise
+
+    async def _ask(self) -> None:
+        while True:
+            try:
+                await self._dial()
+                await self._until(self._answered, inf)
+                return
+            except Unavailable:
+                if not self._anew():
+                    raise
 
     async def _dial(self) -> None:
         while True:

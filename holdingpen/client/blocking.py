@@ -34,7 +34,13 @@ if TYPE_CHECKING:
 #: million records by 0.8 s; the rest is for a machine that is short of memory.
 ANSWER_S = 30.0
 
+#: The code of what is raised when the daemon hangs up.
+GONE = "daemon-gone"
+
 _READ_BYTES = 256 * 1024
+
+#: Requests that change nothing: whoever was not answered asks the next daemon.
+_READING = (wire.GetStatus, wire.GetStory, wire.GetReport, wire.Watch)
 
 AnyReply = TypeVar("AnyReply", bound=wire.Message)
 
@@ -59,6 +65,12 @@ def connect(
             socket of one, and the places after it were not tried.
         RemoteMistake: when who listens does not speak this protocol.
     """
+    try:
+        return Connection(*dial(path), name, answer_s=answer_s)
+    except Unavailable as why:
+        if why.code != GONE:
+            raise
+    # it ended before it had heard us; its next one is there
     return Connection(*dial(path), name, answer_s=answer_s)
 
 
@@ -81,16 +93,22 @@ class Connection:
         """
         #: Where the daemon listens.
         self.path = path
+        #: The number of the last request; the next one gets one more.
+        self._last_id = 0
         #: Seconds an answer may take.
         self.answer_s = answer_s
+        self._name = name
+        #: Whether a lease or a place in the line may be on it.
+        self._asked = False
+        self._begin(sock)
+
+    def _begin(self, sock: socket.socket) -> None:
         self._sock = sock
         self._session = ClientSession()
         #: Replies nobody has asked for yet, oldest first.
         self._kept: list[wire.Reply] = []
-        #: The number of the last request; the next one gets one more.
-        self._last_id = 0
         try:
-            self._send(self._session.hello(name))
+            self._send(self._session.hello(self._name))
             self._welcomed()
         except BaseException:
             sock.close()
@@ -143,6 +161,17 @@ class Connection:
             RemoteMistake: when one end broke the protocol.
             Unavailable: when the daemon hangs up, or says nothing for `answer_s`.
         """
+        try:
+            return self._request(message)
+        except Unavailable as why:
+            if why.code != GONE or self._asked or type(message) not in _READING:
+                raise
+        # no lease is lost with the connection, and nothing is done twice
+        self._sock.close()
+        self._begin(dial(self.path)[0])
+        return self._request(message)
+
+    def _request(self, message: wire.Request) -> wire.Reply:
         number = getattr(message, "id", 0)
         self._send(encode(message))
         answer = self._take(
@@ -271,6 +300,7 @@ class Connection:
         kind: type[AnyReply],
         waiting: Callable[[wire.Waiting], None] | None,
     ) -> AnyReply:
+        self._asked = True
         self._send(encode(ask))
         while True:
             news = self._take(lambda reply: _id(reply) == ask.id, None)
@@ -446,9 +476,11 @@ class Connection:
 
     def _hung_up(self, why: OSError | None) -> HoldingPenError:
         how = f" ({reason(why)})" if why else ""
+        over = "; every lease of this connection is over" if self._asked else ""
         return Unavailable(
-            f"the daemon at {self.path} hung up{how}; every lease of this connection "
-            "is over. 'systemctl status holdingpen' says why."
+            f"the daemon at {self.path} hung up{how}{over}. "
+            "'systemctl status holdingpen' says why.",
+            GONE,
         )
 
     def _silent(self) -> Unavailable:

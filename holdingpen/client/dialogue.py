@@ -206,6 +206,11 @@ class Dialogue:
             ),
         )
 
+    @property
+    def unheard(self) -> bool:
+        """Whether the daemon hung up before it had a word about the lease."""
+        return self.ended == HUNG_UP and not self.lease
+
     def closed(self) -> None:
         """The connection was closed on this side."""
         self._end(CLOSED, self._no_more(CLOSED))

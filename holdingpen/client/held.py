@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from holdingpen.client.file import LeaseFile
     from holdingpen.client.memory import LeaseMemory
 
+#: How often another daemon is asked when one ends before it has heard us: each was
+#: killed within the millisecond.
+ASK_ANEW_MAX = 3
+
 _READ_BYTES = 64 * 1024
 _NOW = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 #: Files that come are closed on exec, from the first moment.
@@ -51,6 +55,8 @@ class Held(ABC):
         self._terms = terms
         self._dialogue = Dialogue(terms.ask, "python")
         self._sock: socket.socket | None = None
+        #: How often the next daemon is asked when one ended before it had heard us.
+        self._anew_left = ASK_ANEW_MAX
         #: What recvmsg(2) brought last, until it is passed on: should Ctrl-C come in
         #: between, then files are in there.
         self._news: _News | None = None
@@ -154,6 +160,16 @@ class Held(ABC):
             self._sock.close()
 
     # For the drivers.
+
+    def _anew(self) -> bool:
+        """Prepare to ask once more, if nobody can have heard the first time."""
+        if not self._dialogue.unheard or not self._anew_left:
+            return False
+        self._anew_left -= 1
+        if self._sock is not None:
+            self._sock.close()
+        self._dialogue = Dialogue(self._terms.ask, "python")
+        return True
 
     @property
     def _forked(self) -> bool:

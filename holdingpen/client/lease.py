@@ -15,7 +15,7 @@ from holdingpen.client.finding import dial
 from holdingpen.client.held import Held, Thing
 from holdingpen.client.pieces import Pieces
 from holdingpen.client.terms import Amount, Terms, read_amounts
-from holdingpen.errors import HoldingPenError
+from holdingpen.errors import HoldingPenError, Unavailable
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -82,13 +82,22 @@ class Lease(Held):
         However it is left but by a grant, the connection is closed then.
         """
         try:
-            self._sock, place = dial(self._terms.socket)
-            self._say(self._dialogue.opening(place, time.monotonic()))
-            self._until(self._answered, inf)
+            self._ask()
             self.granted = time.time()
         except BaseException:
             self._leave()
             raise
+
+    def _ask(self) -> None:
+        while True:
+            try:
+                self._sock, place = dial(self._terms.socket)
+                self._say(self._dialogue.opening(place, time.monotonic()))
+                self._until(self._answered, inf)
+                return
+            except Unavailable:
+                if not self._anew():
+                    raise
 
     def release(self) -> None:
         """Give it back, and wait until the daemon has said so.

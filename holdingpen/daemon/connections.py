@@ -75,6 +75,14 @@ _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
 #: There is half a frame, and more is waited for.
 _MORE: Final = select.EPOLLIN | select.EPOLLET
+#: Requests of which nothing is lost with their connection: they can be sent again.
+_READING: Final = (
+    wire.Hello,
+    wire.GetStatus,
+    wire.GetStory,
+    wire.GetReport,
+    wire.Watch,
+)
 _WELCOME: Final = encode(wire.Welcome(wire.VERSION, __version__))
 
 
@@ -418,11 +426,11 @@ class Connections:
 
     def _hear(self, client: Client, request: wire.Request, at: Moment) -> None:
         number = client.number
+        if self._store is not None and type(request) not in _READING:
+            # before it is written down: else nobody might hear what came of it
+            self.keep(number)
         match request:
             case wire.Acquire() | wire.Reserve() | wire.Extend():
-                if self._store is not None and not isinstance(request, wire.Extend):
-                    # before it is written down: else nobody might hear what came of it
-                    self.keep(number)
                 try:
                     event = self._asked(client, request, at)
                 except Refusal as no:

@@ -29,8 +29,8 @@ def test_each_event_is_a_line_until_the_daemon_ends(ctl, daemon, monkeypatch):
     assert ctl("watch") == (
         69,
         "<0>  joined     lease 17    ada, label ?[2J\n<1>  granted    lease 17\n",
-        f"holdingpenctl: the daemon at {daemon.path} hung up; every lease of this "
-        "connection is over. 'systemctl status holdingpen' says why.\n",
+        f"holdingpenctl: the daemon at {daemon.path} hung up. "
+        "'systemctl status holdingpen' says why.\n",
     )
 
 

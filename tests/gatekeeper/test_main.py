@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gatekeeper.__main__ import ASK_AGAIN_MAX, stand_in_line
+from gatekeeper.__main__ import ASK_AGAIN_MAX, ASK_ANEW_MAX, stand_in_line
 from gatekeeper.conversation import Conversation
 from gatekeeper.failures import explain
 from gatekeeper.options import parse
@@ -32,7 +32,7 @@ def _hears(pair, *replies: wire.Message, words: str = "true") -> object:
     """The id of the lease that is granted."""
     talk, theirs = pair
     theirs.sendall(b"".join(map(encode, replies)))
-    return stand_in_line(talk, parse(words.split()))["lease"]
+    return stand_in_line(talk, parse(words.split()))[1]["lease"]
 
 
 def test_the_lease_granted_is_returned(pair):
@@ -126,7 +126,7 @@ def test_a_request_without_an_answer_is_made_again_under_its_number(pair, monkey
     talk, theirs = pair
     answers = iter([None, None, {"t": "granted", "lease": 17}])
     monkeypatch.setattr(Conversation, "hear", lambda *_: next(answers))
-    assert stand_in_line(talk, parse(["true"]))["lease"] == 17
+    assert stand_in_line(talk, parse(["true"]))[1]["lease"] == 17
     requests = ServerSession().receive(theirs.recv(65536))
     asked = wire.Acquire(1, command="true", wishes={"ram": "program"})
     assert requests[1:] == [asked] * 3
@@ -262,3 +262,34 @@ def test_a_signal_while_waiting_leaves_the_line(daemon, start, signum):
     program.signal(signum)
     assert program.end().status == -signum
     assert client.left()
+
+
+def test_a_daemon_that_ends_before_it_has_heard_us_is_followed_by_its_next(
+    daemon, start
+):
+    program = start("--ram", "1G", "true")
+    for _ in range(ASK_ANEW_MAX):
+        daemon.accept().hang_up()
+    heard = daemon.greets()
+    heard.say(wire.Granted(1, 17, {"ram": 2**30}))
+    assert program.end().status == 0
+
+
+def test_one_that_had_given_us_a_place_is_not(daemon, start):
+    program = start("--ram", "1G", "true")
+    client = daemon.greets()
+    client.say(wire.Waiting(1, 17, 1, "why"))
+    client.hang_up()
+    ended = program.end()
+    assert (ended.status, daemon.unvisited()) == (125, True)
+    assert "nothing was started" in ended.err
+
+
+def test_where_there_is_no_next_one_it_is_gone(daemon, start):
+    program = start("--ram", "1G", "true")
+    client = daemon.accept()
+    daemon.close()
+    client.hang_up()
+    ended = program.end()
+    assert ended.status == 125
+    assert "the daemon is gone" in ended.err
