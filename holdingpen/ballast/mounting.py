@@ -318,7 +318,7 @@ def _ask(request: Request, passed: int | None, place: str = "") -> tuple[Answer,
         except OSError as error:
             why = error.strerror or str(error)
             raise Unavailable(
-                f"cannot have anything mounted: nobody at {place}: {why}. {_MEND}"
+                f"nobody mounts for this daemon at {place}: {why}. {_MEND}"
             ) from None
         try:
             fds = [] if passed is None else [passed]

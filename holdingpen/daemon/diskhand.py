@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from holdingpen.ballast import Piece
+from holdingpen.ballast import Piece, mounting
 from holdingpen.ballast.blocks import UNIT
 from holdingpen.ballast.disk import PACE_EVERY_S, DiskBallast, open_disk_ballast
 from holdingpen.ballast.heirs import Heir
@@ -136,6 +136,11 @@ class DiskHand:
             f"disk.{self.word}: what lease {lease} had is not back: {why}."
             for lease, why in self._busy.items()
         ]
+        if mounting.socket_path() and self.ballast.image_why:
+            found.append(
+                f"disk.{self.word}: no lease gets a part of it: "
+                f"{self.ballast.image_why} Restart the daemon then."
+            )
         if settings.disks[self.word].hold and self._filesystem.why:
             found.append(f"disk.{self.word}: {self._filesystem.why}")
         return found

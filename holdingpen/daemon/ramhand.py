@@ -201,6 +201,12 @@ class RamHand:
     def troubles(self, settings: Settings) -> list[str]:
         """Why the ballast is of no better kind."""
         found = [self.ballast.why] if settings.ram_hold and self.ballast.why else []
+        plan = ram_plan(settings, self._host)
+        if plan.hold < settings.ram_hold:
+            found.append(
+                f"[ram] hold is {format_size(settings.ram_hold)}, and no more than "
+                f"{format_size(plan.hold)} can be held: lower it."
+            )
         if self._swapped:
             found.append(
                 f"{format_size(self._swapped)} of the ballast are swapped out and hold "

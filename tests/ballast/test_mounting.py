@@ -99,24 +99,24 @@ def test_where_nobody_is_it_is_said_and_what_mends_it(place: Path, image: int) -
     with pytest.raises(Unavailable) as caught:
         scratch.make(image, Path("/x/7"), 0, 0)
     assert str(caught.value) == (
-        f"cannot have anything mounted: nobody at {place}: No such file or directory. "
+        f"nobody mounts for this daemon at {place}: No such file or directory. "
         "systemctl restart holdingpen-mounter.socket; "
         "journalctl -u holdingpen-mounter.service says more."
     )
 
 
 def test_what_nobody_can_be_asked_for_is_not_done(place: Path, image: int) -> None:
-    with pytest.raises(Unavailable, match="nobody at"):
+    with pytest.raises(Unavailable, match="nobody mounts"):
         scratch.leave(Scratch(Path("/x/7"), 3))
     # who looks whether the image is in use sees that it still is
     assert scratch.clear(image) == []
-    assert "nobody at" in scratch.why_not()
+    assert "nobody mounts" in scratch.why_not()
 
 
 def test_memory_is_held_by_smaller_pages_then(place: Path) -> None:
     source = files.open_files()
     assert (source.kind, source.why[-1]) == (files.MEMFD, ".")
-    assert source.why.startswith("No huge pages: cannot have anything mounted: nobody")
+    assert source.why.startswith("No huge pages: nobody mounts for this daemon")
     assert not source.why.endswith("..")
     source.close()
 

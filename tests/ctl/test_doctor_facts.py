@@ -80,7 +80,7 @@ def test_systemctl_is_asked_for_all_units(systemctl, tmp_path):
 
 def test_who_would_mount_and_is_not_there_is_named(tmp_path):
     place = str(tmp_path / "gone")
-    assert f"nobody at {place}: No such file" in ask.ask_mounter(place)
+    assert f"daemon at {place}: No such file" in ask.ask_mounter(place)
 
 
 def test_a_user_without_a_systemd_of_his_own(systemctl, tmp_path):

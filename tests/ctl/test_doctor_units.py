@@ -178,14 +178,14 @@ MOUNTS = [
     (
         APART,
         GOOD._replace(mounter=SOCKET | {"LoadState": "masked"}),
-        "holdingpen-mounter.socket is masked: no file systems for leases",
+        "holdingpen-mounter.socket is masked: no part of a disk for leases",
         "systemctl unmask holdingpen-mounter.socket; "
         f"systemctl start holdingpen-mounter.socket{THEN}",
     ),
     (
         APART,
         GOOD._replace(mounter=SOCKET | {"ActiveState": "failed"}),
-        "holdingpen-mounter.socket is failed: no file systems for leases",
+        "holdingpen-mounter.socket is failed: no part of a disk for leases",
         f"systemctl start holdingpen-mounter.socket{THEN}",
     ),
 ]
@@ -201,7 +201,7 @@ def test_who_mounts_for_leases_and_what_mends_it(daemon, units, text, mend):
 
 def test_a_mounter_that_does_not_answer_is_quoted():
     (found,) = judge_mounts(APART, MOUNTER, True, "It did not answer in 40 s.")
-    assert found.text.startswith("It did not answer in 40 s: no file systems")
+    assert found.text.startswith("It did not answer in 40 s: no part of a disk")
     assert found.mend == "journalctl -u holdingpen-mounter.service -n 30"
 
 

@@ -107,7 +107,7 @@ class Trees:
 
     def inside(self, tree: Path, *words: str) -> str:
         """Run something in a tree that must succeed; returns what it said."""
-        script = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
+        script = 'mount -t proc proc "$0/proc" && exec chroot "$0" env -u TMPDIR "$@"'
         return _run(["unshare", "--mount", "sh", "-c", script, str(tree), *words])
 
     def build(self, version: str = "", *, check: bool = True) -> Path:

@@ -322,7 +322,7 @@ def judge_mounts(
     if not daemon.told:
         text = "what is mounted for it is not seen in its mount namespace"
         return [wrong(check, text, f"mount --make-rshared / && {then}")]
-    less = "no file systems for leases, no huge pages for ballast"
+    less = "no part of a disk for leases, no huge pages for ballast"
     state = units.mounter.get("LoadState", "not-found")
     if state == "not-found":
         text = f"there is no {SOCKET_UNIT}: {less}"
