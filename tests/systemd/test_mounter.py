@@ -362,7 +362,7 @@ class TestDoctor:
         # refused, or with less than it could have
         program.communicate("done\n")
         (found,) = pen.doctor()
-        assert found["text"].startswith(f"{DOOR} is failed: no file systems")
+        assert found["text"].startswith(f"{DOOR} is failed: no part of a disk")
         pen.machine.run("rm", drop_in)
         pen.systemctl("daemon-reload")
 
