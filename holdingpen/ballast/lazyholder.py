@@ -182,7 +182,12 @@ def say(line: str) -> None:
 def obey(held: Held) -> bool:
     """Do what our parent says, until it is `free`; false when he is gone."""
     unread = b""
+    told = select.poll()
+    told.register(0, select.POLLIN)
     while True:
+        while not told.poll(1000 * STUCK_S):
+            # a signal that came just before read(2) would wait for its end
+            pass
         *lines, unread = (unread + (more := os.read(0, 4096))).split(b"\n")
         for line in lines:
             if line == b"free":
