@@ -39,9 +39,6 @@ GONE = "daemon-gone"
 
 _READ_BYTES = 256 * 1024
 
-#: Requests that change nothing: whoever was not answered asks the next daemon.
-_READING = (wire.GetStatus, wire.GetStory, wire.GetReport, wire.Watch)
-
 AnyReply = TypeVar("AnyReply", bound=wire.Message)
 
 
@@ -164,7 +161,7 @@ class Connection:
         try:
             return self._request(message)
         except Unavailable as why:
-            if why.code != GONE or self._asked or type(message) not in _READING:
+            if why.code != GONE or self._asked or type(message) not in wire.READING:
                 raise
         # no lease is lost with the connection, and nothing is done twice
         self._sock.close()

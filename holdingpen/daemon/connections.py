@@ -31,12 +31,13 @@ import os
 import select
 import socket
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 import trio
 
 from holdingpen import __version__
+from holdingpen.ballast.shelf import Store
 from holdingpen.core import events as ev
 from holdingpen.core.facts import Moment, Who
 from holdingpen.core.pen import Pen
@@ -75,25 +76,7 @@ _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
 #: There is half a frame, and more is waited for.
 _MORE: Final = select.EPOLLIN | select.EPOLLET
-#: Requests of which nothing is lost with their connection: they can be sent again.
-_READING: Final = (
-    wire.Hello,
-    wire.GetStatus,
-    wire.GetStory,
-    wire.GetReport,
-    wire.Watch,
-)
 _WELCOME: Final = encode(wire.Welcome(wire.VERSION, __version__))
-
-
-class Store(Protocol):
-    """What keeps descriptors for the next daemon: `daemon.systemd.Systemd`."""
-
-    def keep(self, name: str, fd: int) -> None:
-        """Have a duplicate of `fd` kept."""
-
-    def forget(self, name: str) -> None:
-        """Have what is kept as `name` closed."""
 
 
 class Parcel(bytes):
@@ -426,7 +409,7 @@ class Connections:
 
     def _hear(self, client: Client, request: wire.Request, at: Moment) -> None:
         number = client.number
-        if self._store is not None and type(request) not in _READING:
+        if self._store is not None and type(request) not in wire.READING:
             # before it is written down: else nobody might hear what came of it
             self.keep(number)
         match request:

@@ -42,10 +42,7 @@ from holdingpen.daemon.listener import (
 )
 from holdingpen.daemon.options import Options, socket_path, state_path
 from holdingpen.daemon.performer import Performer
-from holdingpen.daemon.settings import (
-    Settings,
-    read_settings,
-)
+from holdingpen.daemon.settings import Settings, read_settings
 from holdingpen.daemon.systemd import ERROR, NOTICE, WARNING, Systemd, log
 from holdingpen.daemon.yielding import Yielding
 from holdingpen.devices import HostLike

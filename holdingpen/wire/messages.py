@@ -46,7 +46,7 @@ One file of golden bytes for each message is kept in tests/golden/.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
@@ -576,6 +576,9 @@ Request: TypeAlias = (
     | Drain
     | Watch
 )
+#: Requests that change nothing, and of which nothing is lost with their connection:
+#: who was not answered asks again.
+READING: Final = frozenset({Hello, GetStatus, GetStory, GetReport, Watch})
 Reply: TypeAlias = (
     Welcome
     | Granted
