@@ -50,10 +50,13 @@ import shutil
 import struct
 import subprocess
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from holdingpen.ballast import mounting
 from holdingpen.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: How long mkfs may take.  It needs 10 ms; a disk under load may make it wait.
 MKFS_TIMEOUT_S: Final = 30.0
@@ -371,12 +374,8 @@ def clear(image: int) -> list[Path]:
     """
     if mounting.socket_path():
         return [Path(place) for place in mounting.clear(image)]
-    file = os.fstat(image)
     cleared: list[Path] = []
-    for entry in Path("/sys/block").glob("loop[0-9]*"):
-        if not (entry / "loop").is_dir() or not _is_on(entry.name, file):
-            continue
-        number = int(entry.name.removeprefix("loop"))
+    for number in _devices_on(image):
         for directory in _mounts(os.makedev(_MAJOR, number)):
             leave(Scratch(directory, number))
             cleared.append(directory)
@@ -390,16 +389,21 @@ def find(image: int, directory: Path) -> Scratch | None:
     Returns:
         It, mounted or not (`is_mounted`); None: no device is on that file.
     """
-    file = os.fstat(image)
-    for entry in Path("/sys/block").glob("loop[0-9]*"):
-        if (entry / "loop").is_dir() and _is_on(entry.name, file):
-            return Scratch(directory, int(entry.name.removeprefix("loop")))
-    return None
+    numbers = _devices_on(image)
+    return next((Scratch(directory, number) for number in numbers), None)
 
 
 def is_mounted(scratch: Scratch) -> bool:
     """Whether it is where it should be."""
     return scratch.directory in _mounts(scratch.device)
+
+
+def _devices_on(image: int) -> Iterator[int]:
+    """The numbers of the loop devices that are on the file `image`."""
+    file = os.fstat(image)
+    for entry in Path("/sys/block").glob("loop[0-9]*"):
+        if (entry / "loop").is_dir() and _is_on(entry.name, file):
+            yield int(entry.name.removeprefix("loop"))
 
 
 def _is_on(name: str, file: os.stat_result) -> bool:
